@@ -1,0 +1,1 @@
+"""What streamed counts and sums mean: estimates with standard errors."""

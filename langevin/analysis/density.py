@@ -1,0 +1,114 @@
+"""The measured stationary density and its moments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from langevin.analysis import groups
+from langevin.errors import ParameterError, UnsoundError
+
+
+@dataclass(frozen=True)
+class Density:
+    """A histogram normalised to a density.
+
+    ``edges``: one array (1-D) or a pair (2-D joint); ``probability`` and its ``probability_stderr``
+    are per bin, ``value`` and ``stderr`` per unit of length or area. ``outside`` is the fraction
+    of observations beyond the range. ``dof`` degrees of freedom stand behind the errors.
+    """
+
+    edges: tuple[np.ndarray, ...]
+    probability: np.ndarray
+    probability_stderr: np.ndarray
+    outside: float
+    n_observations: int
+    dof: int
+    axes: tuple[int, ...]
+
+    @property
+    def grid(self) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Bin centres."""
+        centres = tuple(0.5 * (e[1:] + e[:-1]) for e in self.edges)
+        return centres[0] if len(centres) == 1 else centres
+
+    @property
+    def _measure(self) -> np.ndarray:
+        widths = [np.diff(e) for e in self.edges]
+        return widths[0] if len(widths) == 1 else np.outer(*widths)
+
+    @property
+    def value(self) -> np.ndarray:
+        """Density in each bin."""
+        return self.probability / self._measure
+
+    @property
+    def stderr(self) -> np.ndarray:
+        """Standard error of ``value``."""
+        return self.probability_stderr / self._measure
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Measured mean (dim,) and covariance (dim, dim), each with its standard error."""
+
+    mean: np.ndarray
+    mean_stderr: np.ndarray
+    covariance: np.ndarray
+    covariance_stderr: np.ndarray
+    n_observations: int
+    dof: int
+
+
+def density_from_counts(counts, edges, axes, *, group: int = 0) -> Density:
+    """Density of one user group from counts (groups, cells, bins + 1), the last bin outside."""
+    mine = counts[:, group, :]
+    totals = mine.sum(axis=1)
+    if totals.sum() == 0:
+        raise UnsoundError(
+            "the histogram holds no observation: the run ended, or every replica diverged, before "
+            "the first one. Use a smaller burn_in, a smaller every=, or more steps."
+        )
+    value, stderr, dof = groups.fraction(mine, totals)
+    shape = tuple(len(e) - 1 for e in edges)
+    return Density(
+        edges=tuple(edges),
+        probability=value[:-1].reshape(shape),
+        probability_stderr=stderr[:-1].reshape(shape),
+        outside=float(value[-1]),
+        n_observations=int(totals.sum()),
+        dof=dof,
+        axes=axes,
+    )
+
+
+def moments_from_sums(sums, centre, *, group: int = 0) -> Moments:
+    """Moments of one user group from sums (groups, cells, 1 + dim + dim (dim + 1)/2)."""
+    dim = len(centre)
+    mine = sums[:, group, :]
+    mine = mine[mine[:, 0] > 0]
+    if len(mine) == 0:
+        raise ParameterError(
+            "the run holds no observation of the moments. Use a smaller burn_in or every=."
+        )
+    count, first = mine[:, 0], mine[:, 1 : 1 + dim]
+    total = count.sum()
+    mean = first.sum(axis=0) / total
+    deviation = first - mean * count[:, None]
+    covariance, error = np.empty((dim, dim)), np.empty((dim, dim))
+    pairs = [(a, b) for a in range(dim) for b in range(a, dim)]
+    for m, (a, b) in enumerate(pairs):
+        product = mine[:, 1 + dim + m]
+        second = product.sum() / total
+        residual = product - second * count - mean[a] * deviation[:, b] - mean[b] * deviation[:, a]
+        covariance[a, b] = covariance[b, a] = second - mean[a] * mean[b]
+        error[a, b] = error[b, a] = groups.spread(residual[:, None], total)[0]
+    return Moments(
+        mean=mean + centre,
+        mean_stderr=groups.spread(deviation, total),
+        covariance=covariance,
+        covariance_stderr=error,
+        n_observations=int(total),
+        dof=len(mine) - 1,
+    )

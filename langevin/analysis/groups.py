@@ -1,0 +1,49 @@
+"""Standard errors from fixed groups of independent replicas (ratio estimators, linearised)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from langevin.result import Estimate
+
+
+def spread(residuals: np.ndarray, total: float | np.ndarray) -> np.ndarray:
+    """Standard error of a ratio whose groups leave ``residuals`` (groups, ...) about the mean.
+
+    For ``p = sum c / sum n`` the residual of group g is ``c_g - p n_g`` and
+    ``stderr**2 = G/(G-1) sum residual**2 / total**2`` (Cochran, Sampling Techniques, Eq. 2.42).
+    NaN with fewer than two groups.
+    """
+    n = residuals.shape[0]
+    if n < 2:
+        return np.full(residuals.shape[1:], math.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sqrt(n / (n - 1) * (residuals**2).sum(axis=0)) / total
+
+
+def fraction(counts: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """``sum c / sum n`` over groups with its standard error and degrees of freedom.
+
+    counts (groups, classes), totals (groups,): groups without a count are left out.
+    """
+    used = totals > 0
+    counts, totals = counts[used].astype(float), totals[used].astype(float)
+    total = totals.sum()
+    if total == 0:
+        empty = np.full(counts.shape[1:], math.nan)
+        return empty, empty, 0
+    value = counts.sum(axis=0) / total
+    residuals = counts - value * totals[:, None]
+    return value, spread(residuals, total), len(counts) - 1
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate:
+    """``sum a / sum b`` over groups, as an Estimate; both (groups,)."""
+    used = (numerator > 0) | (denominator > 0)
+    a, b = numerator[used].astype(float), denominator[used].astype(float)
+    if b.sum() == 0:
+        return Estimate(math.inf if a.sum() > 0 else math.nan, math.inf, max(len(b) - 1, 0))
+    value = a.sum() / b.sum()
+    return Estimate(float(value), float(spread(a - value * b, b.sum())), len(b) - 1)

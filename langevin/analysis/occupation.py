@@ -1,0 +1,181 @@
+"""Which minimum the replicas occupy, and whether they have forgotten where they began."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from langevin.analysis import groups
+from langevin.errors import UnsoundError
+from langevin.result import Estimate
+
+DISAGREE = 5.0  # standard errors: false alarms below 1e-5 with 63 degrees of freedom
+
+
+@dataclass(frozen=True)
+class Equilibration:
+    """The two tests behind an occupation: by starting basin and by half of the run.
+
+    ``z_origins`` and ``z_halves`` are the largest differences of an occupation, in standard
+    errors, between replicas that began in different basins, and between the earlier and the later
+    half of the observations; NaN where there was nothing to compare.
+    """
+
+    z_origins: float
+    z_halves: float
+    by_origin: np.ndarray
+
+    @property
+    def agrees(self) -> bool:
+        """Whether neither test shows a memory of the start."""
+        return not (abs(self.z_origins) > DISAGREE or abs(self.z_halves) > DISAGREE)
+
+
+@dataclass(frozen=True)
+class MeasuredOccupation:
+    """Occupation of the minima of the surface, in the order of ``surface.minima()``.
+
+    ``counts`` (error groups, user groups, starting basins, halves, minima + unassigned);
+    ``probability`` and ``stderr`` (minima,), ``unassigned`` the fraction in no known basin.
+    With ``groups=`` in the observer, ``group(k)`` is the occupation of the k-th user group, and
+    only that can be read.
+    """
+
+    counts: np.ndarray
+    index: int | None = None
+    allow_unequilibrated: bool = False
+
+    def group(self, k: int) -> MeasuredOccupation:
+        """The occupation of one user group."""
+        n = self.counts.shape[1]
+        if not 0 <= k < n:
+            raise UnsoundError(f"group({k}): this run has groups 0 to {n - 1}.")
+        return MeasuredOccupation(self.counts, k, self.allow_unequilibrated).checked(
+            allow_unequilibrated=self.allow_unequilibrated
+        )
+
+    @property
+    def n_groups(self) -> int:
+        """Number of user groups."""
+        return self.counts.shape[1]
+
+    @property
+    def _mine(self) -> np.ndarray:
+        if self.index is None and self.n_groups > 1:
+            raise UnsoundError(
+                f"this occupation has {self.n_groups} groups: read one, occupation.group(k)."
+            )
+        return self.counts[:, self.index or 0]
+
+    @property
+    def _by_class(self) -> np.ndarray:
+        return self._mine.sum(axis=(1, 2))
+
+    def _fraction(self):
+        by_class = self._by_class
+        return groups.fraction(by_class, by_class.sum(axis=1))
+
+    @property
+    def n_observations(self) -> int:
+        """Replica-observations behind the estimate."""
+        return int(self._by_class.sum())
+
+    @property
+    def dof(self) -> int:
+        """Degrees of freedom of the standard errors."""
+        return self._fraction()[2]
+
+    @property
+    def probability(self) -> np.ndarray:
+        """Fraction of observations in each basin."""
+        return self._fraction()[0][:-1]
+
+    @property
+    def stderr(self) -> np.ndarray:
+        """Standard error of ``probability``."""
+        return self._fraction()[1][:-1]
+
+    @property
+    def unassigned(self) -> float:
+        """Fraction of observations in no known basin."""
+        return float(self._fraction()[0][-1])
+
+    def ratio(self, i: int, j: int) -> Estimate:
+        """``p_i / p_j`` with its standard error."""
+        by_class = self._by_class
+        n = by_class.shape[1] - 1
+        for k in (i, j):
+            if not 0 <= k < n:
+                raise UnsoundError(f"ratio({i}, {j}): the surface has minima 0 to {n - 1}.")
+        return groups.ratio(by_class[:, i], by_class[:, j])
+
+    @property
+    def equilibration(self) -> Equilibration:
+        """Whether the replicas have forgotten their start: see Equilibration."""
+        mine = self._mine.astype(float)
+        origins, halves = mine.sum(axis=2), mine.sum(axis=1)
+        by_origin = []
+        for o in range(origins.shape[1]):
+            counts = origins[:, o]
+            if counts.sum() > 0:
+                by_origin.append(groups.fraction(counts, counts.sum(axis=1))[:2])
+        z_origins = math.nan
+        for a in range(len(by_origin)):
+            for b in range(a):
+                difference = by_origin[a][0] - by_origin[b][0]
+                error = np.hypot(by_origin[a][1], by_origin[b][1])
+                z_origins = _worst(z_origins, difference, error)
+        n = halves.sum(axis=2)
+        z_halves = math.nan
+        if (n.sum(axis=0) > 0).all():
+            p = halves.sum(axis=0) / n.sum(axis=0)[:, None]
+            residual = (halves - p[None] * n[:, :, None]) / n.sum(axis=0)[None, :, None]
+            error = groups.spread(residual[:, 0] - residual[:, 1], 1.0)
+            z_halves = _worst(z_halves, p[0] - p[1], error)
+        return Equilibration(z_origins, z_halves, np.array([p for p, _ in by_origin]))
+
+    def checked(self, *, allow_unequilibrated: bool = False) -> MeasuredOccupation:
+        """This occupation, or UnsoundError if the replicas still remember their start."""
+        if self.index is None and self.n_groups > 1:
+            return MeasuredOccupation(self.counts, None, allow_unequilibrated)
+        if self.n_observations == 0:
+            raise UnsoundError(
+                "the occupation holds no observation: use a smaller burn_in or every=, or more steps."
+            )
+        if allow_unequilibrated:
+            return MeasuredOccupation(self.counts, self.index, True)
+        found = self.equilibration
+        if not found.agrees:
+            raise UnsoundError(_refusal(found, self.index, self.n_groups))
+        return self
+
+
+def _worst(current: float, difference: np.ndarray, error: np.ndarray) -> float:
+    """The larger in size of ``current`` and the worst difference in standard errors."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(difference == 0, 0.0, np.abs(difference) / error)
+    worst = float(np.nanmax(z)) if np.isfinite(z).any() or np.isinf(z).any() else math.nan
+    return worst if math.isnan(current) else max(current, worst)
+
+
+def _refusal(found: Equilibration, k: int | None, n_groups: int) -> str:
+    where = f" (group {k})" if n_groups > 1 else ""
+    if abs(found.z_origins) > DISAGREE:
+        rows = "; ".join(np.array2string(p[:-1], precision=4) for p in found.by_origin[:6])
+        what = (
+            "replicas that began in different basins still occupy them differently "
+            f"({found.z_origins:.3g} standard errors apart; occupations by starting basin: {rows})"
+        )
+    else:
+        what = (
+            "the occupation still drifts between the first and the second half of the observations "
+            f"({found.z_halves:.3g} standard errors)"
+        )
+    return (
+        f"p_A/p_B is not stationary yet{where}: {what}. Needed: replicas that crossed between the "
+        "basins many times. Raise burn_in and n_steps, or the temperature (learning rate over batch "
+        "size); predict.chain tells the relaxation time in 1-D. To read the counts all the same: "
+        "result.occupation(allow_unequilibrated=True)."
+    )

@@ -1,0 +1,37 @@
+"""Every refusal langevin makes, so that one ``except`` catches them all."""
+
+
+class LangevinError(Exception):
+    """A request langevin refuses: the message says what was given, what is needed, what to do."""
+
+
+class FormulaError(LangevinError, ValueError):
+    """A formula that is malformed, unsafe or outside the whitelist."""
+
+
+class ParameterError(LangevinError, ValueError):
+    """An argument outside its allowed range, of the wrong shape, or missing."""
+
+
+class UnsoundError(LangevinError, ValueError):
+    """A computation whose answer would be wrong science: no stationary law, no crossing, no fit."""
+
+
+class DivergenceError(LangevinError, ArithmeticError):
+    """Replicas escaped to infinity during a run; ``result`` holds all that was computed."""
+
+    def __init__(self, message: str, result=None):
+        super().__init__(message)
+        self.result = result
+
+
+class UnavailableError(LangevinError, RuntimeError):
+    """A device, an optional package or a file that this machine lacks."""
+
+
+class ConvergenceWarning(UserWarning):
+    """A result that is returned but whose convergence is doubtful."""
+
+
+class StabilityWarning(UserWarning):
+    """A step that is unstable at some, not all, of the minima."""

@@ -1,0 +1,153 @@
+"""float64: normals and elementary functions in arithmetic alone, so that loops vectorise.
+
+The twin of float32.py, name for name. Logarithm after fdlibm (Sun), sine, cosine and exponential
+after Cephes (S. Moshier); error bounds are tested in ulps.
+"""
+
+import math
+
+import numpy as np
+
+real = np.float64
+ROUND = np.float64(6755399441055744.0)  # 1.5 * 2**52: adding it rounds to an integer
+ROUND_BITS = np.int64(0x4338000000000000)
+LN2 = np.float64(0.6931471805599453)
+TURN = np.float64(2 * math.pi * 2.0**-32)
+
+
+def log_parts(x):
+    """``log(m)`` and e with x = m 2**e, sqrt(1/2) <= m < sqrt(2), for positive normal x."""
+    bits = np.float64(x).view(np.int64)
+    e = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
+    f = np.int64(bits - (e << np.int64(52))).view(np.float64) - real(1)
+    s = f / (real(2) + f)
+    z = s * s
+    w = z * z
+    odd = (w * real(1.531383769920937332e-1) + real(2.222219843214978396e-1)) * w
+    odd = (odd + real(3.999999999940941908e-1)) * w
+    even = (w * real(1.479819860511658591e-1) + real(1.818357216161805012e-1)) * w
+    even = ((even + real(2.857142874366239149e-1)) * w + real(6.666666666666735130e-1)) * z
+    half = real(0.5) * f * f
+    return f - (half - s * (half + odd + even)), real(e)
+
+
+def sine_cosine(t):
+    """sin t and cos t for |t| <= pi/4."""
+    z = t * t
+    s = real(1.58962301576546568060e-10) * z - real(2.50507477628578072866e-8)
+    s = s * z + real(2.75573136213857245213e-6)
+    s = s * z - real(1.98412698295895385996e-4)
+    s = s * z + real(8.33333333332211858878e-3)
+    s = s * z - real(1.66666666666666307295e-1)
+    c = real(-1.13585365213876817300e-11) * z + real(2.08757008419747316778e-9)
+    c = c * z - real(2.75573141792967388112e-7)
+    c = c * z + real(2.48015872888517045348e-5)
+    c = c * z - real(1.38888888888730564116e-3)
+    c = c * z + real(4.16666666666665929218e-2)
+    return t + t * z * s, real(1) - real(0.5) * z + z * z * c
+
+
+def normal_pair(w0, w1, w2, w3):
+    """Two standard normals from four 32-bit words (Box-Muller, both outputs).
+
+    The radius has a 53-bit uniform in (0, 1), so |z| <= sqrt(2 * 54 ln 2) = 8.65; the angle has
+    64 bits.
+    """
+    bits = (np.uint64(w0) << np.uint64(21)) ^ (np.uint64(w1) >> np.uint64(11))
+    log_m, e = log_parts((real(np.uint64(bits).view(np.int64)) + real(0.5)) * real(2.0**-53))
+    radius = real(math.sqrt(real(-2) * (log_m + e * LN2)))
+    quadrant = np.uint32(w2 + np.uint32(1 << 29)) >> np.uint32(30)
+    offset = np.uint32(w2 - np.uint32(quadrant << np.uint32(30))).view(np.int32)
+    s, c = sine_cosine((real(offset) + real(w3) * real(2.0**-32)) * TURN)
+    swap = (quadrant & np.uint32(1)) != np.uint32(0)
+    a = s if swap else c
+    b = c if swap else s
+    a = -a if (np.uint32(quadrant + np.uint32(1)) & np.uint32(2)) != np.uint32(0) else a
+    b = -b if (quadrant & np.uint32(2)) != np.uint32(0) else b
+    return radius * a, radius * b
+
+
+def power_of_two(n):
+    """2**n for an integer -1022 <= n <= 1023."""
+    return np.int64((np.int64(n) + np.int64(1023)) << np.int64(52)).view(np.float64)
+
+
+def exp(x):
+    """Exponential; 0 below -746, inf above 710."""
+    x = real(710) if x > real(710) else x
+    x = real(-746) if x < real(-746) else x
+    shifted_n = x * real(1.4426950408889634) + ROUND
+    n = np.int64(np.float64(shifted_n).view(np.int64) - ROUND_BITS)
+    k = shifted_n - ROUND
+    r = x - k * real(6.93145751953125e-1)
+    r = r - k * real(1.42860682030941723212e-6)
+    z = r * r
+    p = (real(1.26177193074810590878e-4) * z + real(3.02994407707441961300e-2)) * z
+    p = (p + real(9.99999999999999999910e-1)) * r
+    q = real(3.00198505138664455042e-6) * z + real(2.52448340349684104192e-3)
+    q = (q * z + real(2.27265548208155028766e-1)) * z + real(2.0)
+    y = real(1) + real(2) * (p / (q - p))
+    half = np.int64(n >> np.int64(1))
+    return y * power_of_two(half) * power_of_two(np.int64(n - half))
+
+
+def log(x):
+    """Natural logarithm; -inf at 0, NaN below."""
+    tiny = x < real(2.2250738585072014e-308)
+    log_m, e = log_parts(x * real(4503599627370496.0) if tiny else x)
+    e = e - real(52) if tiny else e
+    y = log_m + e * real(1.90821492927058770002e-10)
+    y = y + e * real(6.93147180369123816490e-1)
+    y = y if x > real(0) else (real(-math.inf) if x == real(0) else real(math.nan))
+    return y if x < real(math.inf) else x
+
+
+def circular(x):
+    """sin and cos of x reduced by pi/2 in three parts; accurate for |x| < 1e6."""
+    shifted_n = x * real(0.636619772367581343) + ROUND
+    n = np.int64(np.float64(shifted_n).view(np.int64) - ROUND_BITS)
+    k = shifted_n - ROUND
+    r = x - k * real(1.57079625129699707031)
+    r = r - k * real(7.54978941586159635335e-8)
+    r = r - k * real(5.39030285815811905290e-15)
+    s, c = sine_cosine(r)
+    return s, c, n
+
+
+def sin(x):
+    """Sine."""
+    s, c, n = circular(x)
+    y = c if (n & np.int64(1)) != np.int64(0) else s
+    return -y if (n & np.int64(2)) != np.int64(0) else y
+
+
+def cos(x):
+    """Cosine."""
+    s, c, n = circular(x)
+    y = s if (n & np.int64(1)) != np.int64(0) else c
+    return -y if (np.int64(n + np.int64(1)) & np.int64(2)) != np.int64(0) else y
+
+
+def tanh(x):
+    """Hyperbolic tangent."""
+    a = abs(x)
+    z = x * x
+    p = real(-9.64399179425052238628e-1) * z - real(9.92877231001918586564e1)
+    p = p * z - real(1.61468768441708447952e3)
+    q = (z + real(1.12811678491632931402e2)) * z + real(2.23548839060100448583e3)
+    q = q * z + real(4.84406305325125486048e3)
+    small = x + x * z * (p / q)
+    a = real(25) if a > real(25) else a
+    large = real(1) - real(2) / (exp(a + a) + real(1))
+    large = -large if x < real(0) else large
+    return small if z < real(0.390625) else large + (x - x)
+
+
+def sqrt(x):
+    """Square root; NaN below 0."""
+    return real(math.sqrt(x))
+
+
+def sign(x):
+    """-1, 0 or 1."""
+    return real(1) if x > real(0) else (real(-1) if x < real(0) else real(0))

@@ -1,0 +1,25 @@
+"""Elementary functions that still call libm: correct, but they stop the vectoriser."""
+
+import math
+
+from langevin.kernels.float64 import cos, real, sin
+
+
+def tan(x):
+    """Tangent."""
+    return sin(x) / cos(x)
+
+
+def sinh(x):
+    """Hyperbolic sine."""
+    return real(math.sinh(x))
+
+
+def cosh(x):
+    """Hyperbolic cosine."""
+    return real(math.cosh(x))
+
+
+def atan(x):
+    """Inverse tangent."""
+    return real(math.atan(x))

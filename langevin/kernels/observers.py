@@ -1,0 +1,30 @@
+"""What an observer sees of one replica: an index or a number."""
+
+import numpy as np
+
+
+def bin_index(x, low, inverse_width, n_bins):
+    """The bin of x among ``n_bins`` equal ones from ``low``, or -1 if it is in none (NaN too)."""
+    scaled = (x - low) * inverse_width
+    inside = (scaled >= 0) and (scaled < n_bins)
+    return np.int32(scaled) if inside else np.int32(-1)
+
+
+def cell_index(x, low, inverse_width, n_cells):
+    """The cell of x, clamped to the nearest of ``n_cells``; NaN goes to the first."""
+    scaled = (x - low) * inverse_width
+    scaled = scaled if scaled >= 0 else scaled * 0
+    last = n_cells - 1
+    return np.int32(scaled) if scaled < last else np.int32(last)
+
+
+def quench_step(x, gradient, rate):
+    """One component of a descent step with the noise off."""
+    return x - rate * gradient
+
+
+def quench_rate(squared_norm, rate, longest):
+    """The rate, cut so that a step is at most ``longest``: the path then follows the gradient flow."""
+    limit = longest * longest
+    squared_step = rate * rate * squared_norm
+    return rate * longest / np.sqrt(squared_step) if squared_step > limit else rate

@@ -1,0 +1,11 @@
+"""What each stream of random numbers is for: permanent and unique, never reuse a number."""
+
+from enum import IntEnum
+
+
+class Purpose(IntEnum):
+    """The fourth word of the Philox counter."""
+
+    NOISE = 1  # Gaussian noise of a step: (replica, step // 4, component [, half], NOISE)
+    BATCH = 2  # indices with replacement: (replica, step, index // 4, BATCH)
+    PERMUTATION = 3  # key of a mini-batch permutation: (replica, step, 0, PERMUTATION)

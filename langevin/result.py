@@ -1,0 +1,117 @@
+"""What a run returns: final positions, observed estimates, and how they came about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from langevin.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number with its standard error; ``dof`` groups less one stand behind the latter."""
+
+    value: float
+    stderr: float
+    dof: int = 63
+
+    def z(self, expected: float) -> float:
+        """Standard errors between the measurement and an expected value."""
+        difference = self.value - expected
+        if self.stderr > 0:
+            return difference / self.stderr
+        return 0.0 if difference == 0 else math.copysign(math.inf, difference)
+
+    def __str__(self) -> str:
+        return f"{self.value:.6g} +- {self.stderr:.2g}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished, or interrupted, run.
+
+    ``positions`` (n_replicas, dim) and ``velocities`` (the momentum buffers, or None) are the
+    state after ``steps_done`` steps. ``diverged`` (n_replicas,) holds the step by which a replica
+    had escaped, or -1. Observers are read by name, ``result["name"]``, or through ``density()``,
+    ``occupation()`` and ``moments()`` where there is one of the kind.
+    """
+
+    surface: Any
+    dynamics: Any
+    positions: np.ndarray
+    velocities: np.ndarray | None
+    diverged: np.ndarray
+    n_steps: int
+    steps_done: int
+    burn_in: int
+    seed: int
+    first_replica: int
+    dtype: str
+    elapsed: float
+    observed: Mapping[str, Any] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    resumed_at: int = 0
+
+    @property
+    def n_replicas(self) -> int:
+        """Number of replicas."""
+        return len(self.positions)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run ended before its last step."""
+        return self.steps_done < self.n_steps
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self.observed[name]
+        except KeyError:
+            have = ", ".join(self.observed) or "none"
+            raise ParameterError(
+                f"result[{name!r}]: no observer has that name; this run has: {have}."
+            ) from None
+
+    def _only(self, kind: str, observer: str) -> Any:
+        found = [name for name, k in self.kinds.items() if k == kind]
+        if len(found) == 1:
+            return self.observed[found[0]]
+        if not found:
+            raise ParameterError(
+                f"this run observed no {kind}: pass observe=(langevin.{observer}(...),) to simulate()."
+            )
+        raise ParameterError(
+            f"this run has {len(found)} observers of that kind: {', '.join(found)}. "
+            "Read one by name: result['name']."
+        )
+
+    def density(self):
+        """The measured Density of the run's only Histogram."""
+        return self._only("histogram", "Histogram")
+
+    def occupation(self, *, allow_unequilibrated: bool = False):
+        """The measured occupation of the minima; see MeasuredOccupation.
+
+        Raises UnsoundError where the replicas have not forgotten where they started, unless
+        ``allow_unequilibrated``.
+        """
+        occupation = self._only("occupation", "Occupation")
+        return occupation.checked(allow_unequilibrated=allow_unequilibrated)
+
+    def moments(self):
+        """The measured mean and covariance of the run's only Moments observer."""
+        return self._only("moments", "Moments")
+
+    def __repr__(self) -> str:
+        n_diverged = int((self.diverged >= 0).sum())
+        return (
+            f"Result({self.n_replicas:,} replicas x {self.steps_done:,} steps, dtype={self.dtype}, "
+            f"seed={self.seed}, observed: {', '.join(self.observed) or 'nothing'}"
+            + (f", {n_diverged} diverged" if n_diverged else "")
+            + (", interrupted" if self.interrupted else "")
+            + ")"
+        )

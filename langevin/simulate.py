@@ -1,0 +1,357 @@
+"""simulate(): the one door. Validates, chooses the engine, runs in chunks, returns a Result."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from langevin import observe as observers_module
+from langevin.dynamics import SGD, Overdamped
+from langevin.errors import (
+    DivergenceError,
+    LangevinError,
+    ParameterError,
+    StabilityWarning,
+    UnavailableError,
+    UnsoundError,
+)
+from langevin.result import Result
+from langevin.surfaces.noise import Isotropic
+
+LIMIT = 1e12  # farther than this a replica has escaped
+WINDOW = 2**30  # replica-steps between two looks at the clock, about a second
+
+
+def simulate(
+    surface: Any,
+    dynamics: SGD | Overdamped,
+    *,
+    n_replicas: int,
+    n_steps: int,
+    seed: int = 0,
+    burn_in: int = 0,
+    observe: Any = (),
+    start: Any = None,
+    first_replica: int = 0,
+    device: str = "cpu",
+    dtype: str = "float64",
+    progress: bool = True,
+    on_divergence: str = "stop",
+) -> Result:
+    """Runs an ensemble of independent replicas of a dynamics on a surface.
+
+    ``n_steps`` includes ``burn_in``, during which nothing is observed. ``start=None`` puts replica
+    r at minimum r mod n_minima; else one point for all (dim,) or one each (n_replicas, dim).
+    ``seed`` is the key of a counter-based generator: a replica's noise depends on seed, its own
+    number (from ``first_replica``) and the step alone, so results do not depend on threads,
+    chunks or company, and the positions are the same bits for 1 thread or many.
+    ``on_divergence="absorb"`` freezes replicas that escape and goes on without them. Ctrl-C
+    returns what was computed.
+
+    Raises ParameterError for bad arguments, UnsoundError for a step that must diverge, and
+    DivergenceError (its ``.result`` holds what was computed) if a replica escapes to infinity.
+    """
+    n_replicas = _count("n_replicas", n_replicas, 1, 2**32 - 1)
+    n_steps = _count("n_steps", n_steps, 1, 2**33 - 1)
+    burn_in = _count("burn_in", burn_in, 0, n_steps - 1)
+    seed = _count("seed", seed, 0, 2**64 - 1)
+    first_replica = _count("first_replica", first_replica, 0, 2**32 - n_replicas)
+    _choice("dtype", dtype, ("float64", "float32"))
+    _choice("on_divergence", on_divergence, ("stop", "absorb"))
+    if device != "cpu":
+        raise UnavailableError(f"device={device!r}: this version runs on device='cpu' only.")
+    _check_dynamics(surface, dynamics, n_replicas)
+    check_stability(surface, dynamics)
+
+    kind = np.dtype(dtype)
+    starts, origins = _starts(surface, start, n_replicas, first_replica, kind)
+    observe = tuple(observe) if isinstance(observe, (tuple, list)) else (observe,)
+    from langevin.engines import cpu
+
+    run = observers_module.Run(
+        surface=surface,
+        n_replicas=n_replicas,
+        n_steps=n_steps,
+        burn_in=burn_in,
+        dtype=kind,
+        n_tasks=cpu.n_tasks(n_replicas),
+        origins=origins,
+        temperature=_warmest(surface, dynamics),
+        start=starts.T,
+    )
+    bound = [observers_module.bind(observer, run) for observer in observe]
+    repeated = {b.name for b in bound if [c.name for c in bound].count(b.name) > 1}
+    if repeated:
+        raise ParameterError(
+            f"two observers are named {sorted(repeated)}: give each its own name=."
+        )
+    state = cpu.State(
+        positions=with_buffers(starts, dynamics),
+        coefficients=coefficients(surface, dynamics, kind),
+        parameters=np.array(list(surface.parameters.values()), dtype=kind),
+        fate=np.full(n_replicas, -1, np.int32),
+        key=(seed & 0xFFFFFFFF, seed >> 32),
+        limit=LIMIT,
+        first_replica=first_replica,
+        extra=surface.kernel_arguments(dynamics, kind) if hasattr(surface, "loops") else (),
+    )
+    engine = cpu.Engine(surface, dynamics, bound, dtype)
+    began = time.perf_counter()
+    try:
+        done = _advance(engine, state, n_steps, on_divergence, progress, _weight(surface, dynamics))
+    finally:
+        engine.close()
+    result = _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed, dtype)
+    if on_divergence == "stop" and (state.fate >= 0).any():
+        raise DivergenceError(_escaped(result), result)
+    return result
+
+
+def _advance(engine, state, n_steps, on_divergence, progress, weight) -> int:
+    """Runs window after window; returns the steps done."""
+    n = state.positions.shape[1]
+    window = int(min(2**16, max(64, 2 ** math.floor(math.log2(max(1, WINDOW / (n * weight)))))))
+    if weight > 4:
+        window = max(4, min(window, 2 ** math.floor(math.log2(max(4, WINDOW / (n * weight))))))
+    done = 0
+    with _progress(progress, n, n_steps) as show:
+        try:
+            show(0, "compiling")
+            engine.compile(state)
+            while done < n_steps:
+                end = min(n_steps, done + window)
+                try:
+                    engine.advance(state, done, end)
+                except KeyboardInterrupt:
+                    done = end
+                    break
+                done = end
+                show(done, "running")
+                if on_divergence == "stop" and (state.fate >= 0).any():
+                    break
+        except KeyboardInterrupt:
+            pass
+    return done
+
+
+@contextmanager
+def _progress(wanted: bool, n_replicas: int, n_steps: int) -> Iterator:
+    """A function (steps, text) that draws a bar with the rate and the time left."""
+    if not wanted:
+        yield lambda done, text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f}%", TimeRemainingColumn())
+    with Progress(
+        *columns[:3],
+        TextColumn("{task.fields[rate]}"),
+        columns[3],
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("compiling", total=n_steps, rate="")
+        began = [None]
+
+        def show(done: int, text: str) -> None:
+            if began[0] is None and done == 0:
+                began[0] = time.perf_counter()
+            elapsed = time.perf_counter() - began[0]
+            rate = f"{n_replicas * done / elapsed:.2e} replica-steps/s" if done else ""
+            bar.update(task, completed=done, description=text, rate=rate)
+
+        yield show
+
+
+def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed, dtype) -> Result:
+    dim = surface.dim
+    positions = state.positions[:dim].T
+    velocities = state.positions[dim:].T if len(state.positions) > dim else None
+    observed = {}
+    for observer in bound:
+        try:
+            observed[observer.name] = observer.estimate()
+        except LangevinError as error:  # an early end: the rest of the result is still good
+            observed[observer.name] = error
+    return Result(
+        surface=surface,
+        dynamics=dynamics,
+        positions=positions,
+        velocities=velocities,
+        diverged=np.where(state.fate >= 0, 4 * (state.fate.astype(np.int64) + 1), -1),
+        n_steps=n_steps,
+        steps_done=done,
+        burn_in=burn_in,
+        seed=seed,
+        first_replica=state.first_replica,
+        dtype=dtype,
+        elapsed=time.perf_counter() - began,
+        observed=observed,
+        kinds={observer.name: observer.kind for observer in bound},
+    )
+
+
+def _escaped(result: Result) -> str:
+    where = np.flatnonzero(result.diverged >= 0)
+    first = where[np.argmin(result.diverged[where])]
+    step = int(result.diverged[first])
+    return (
+        f"{len(where)} of {result.n_replicas} replicas escaped to infinity or became NaN; the first "
+        f"is replica {result.first_replica + int(first)}, between steps {step - 3} and {step}. "
+        f"Needed: a step small enough for the steepest place visited ({result.dynamics!r} given). "
+        "Reduce the learning rate or dt, start elsewhere, or pass on_divergence='absorb' to freeze "
+        "and count such replicas. What was computed is in this error's .result."
+    )
+
+
+def with_buffers(starts: np.ndarray, dynamics) -> np.ndarray:
+    """The start state with momentum buffers, zero as in PyTorch, below the positions."""
+    from langevin.engines.source import has_momentum
+
+    return np.concatenate([starts, np.zeros_like(starts)]) if has_momentum(dynamics) else starts
+
+
+def coefficients(surface, dynamics, dtype: np.dtype) -> np.ndarray:
+    """The update's run-time coefficients, (rows, n_replicas) or (rows, 1)."""
+    from langevin.engines.source import has_momentum
+
+    if isinstance(dynamics, SGD):
+        rows = [dynamics.learning_rate]
+        if not hasattr(surface, "loops"):
+            rows.append(surface.noise.sigma / np.sqrt(dynamics.batch_size))
+        if has_momentum(dynamics):
+            rows.append(dynamics.momentum)
+    else:
+        rows = [dynamics.dt, np.sqrt(2 * np.asarray(dynamics.temperature) * dynamics.dt)]
+    return np.ascontiguousarray(
+        np.stack(np.broadcast_arrays(*[np.atleast_1d(row) for row in rows])), dtype=dtype
+    )
+
+
+def check_stability(surface, dynamics) -> None:
+    """Refuses a step that must diverge; warns where only some minima are unstable.
+
+    Gradient descent is stable at a minimum iff ``eta lambda_max < 2 (1 + m)``. Minima are looked
+    at where they are known; divergence elsewhere is caught while running.
+    """
+    if hasattr(surface, "check_stability"):
+        surface.check_stability(dynamics)
+        return
+    try:
+        minima = surface.minima()
+    except LangevinError:
+        return
+    if not minima:
+        return
+    tops = np.array([np.linalg.eigvalsh(np.atleast_2d(m.hessian))[-1] for m in minima])
+    step = np.max(dynamics.step_size * 1.0)
+    bound = 2 * (1 + np.min(np.asarray(getattr(dynamics, "momentum", 0.0))))
+    unstable = step * tops >= bound
+    name = "learning_rate" if isinstance(dynamics, SGD) else "dt"
+    if unstable.all() and np.min(dynamics.step_size * 1.0) * tops.min() >= bound:
+        raise UnsoundError(
+            f"{name}={step:g} is unstable at every minimum: the smallest of their curvatures is "
+            f"{tops.min():.4g}, which needs {name} < {bound / tops.min():.4g}. Reduce it."
+        )
+    for k in np.flatnonzero(unstable):
+        warnings.warn(
+            f"{name}={step:g} is unstable at the minimum at {minima[k].position}: curvature "
+            f"{tops[k]:.4g} needs {name} < {bound / tops[k]:.4g}. Replicas will leave it.",
+            StabilityWarning,
+            stacklevel=3,
+        )
+
+
+def _check_dynamics(surface, dynamics, n_replicas: int) -> None:
+    if not isinstance(dynamics, (SGD, Overdamped)):
+        raise ParameterError(
+            f"dynamics={dynamics!r}: give an instance such as langevin.SGD(learning_rate=0.05, "
+            "batch_size=8) or langevin.Overdamped(temperature=0.1, dt=0.01)."
+        )
+    if not hasattr(surface, "gradient"):
+        raise ParameterError(
+            f"surface={surface!r}: give a langevin.Surface, for example "
+            "langevin.Surface('(x**2 - 1)**2', noise=langevin.Isotropic(1.0))."
+        )
+    if isinstance(dynamics, SGD) and not hasattr(surface, "loops"):
+        if not isinstance(surface.noise, Isotropic):
+            raise ParameterError(
+                "SGD on a formula needs its gradient noise: build the surface with "
+                "noise=langevin.Isotropic(sigma), sigma being one example's standard deviation."
+            )
+    for name in ("learning_rate", "batch_size", "momentum", "temperature", "dt"):
+        value = getattr(dynamics, name, 0.0)
+        if np.ndim(value) == 1 and len(value) != n_replicas:
+            raise ParameterError(
+                f"{name} has {len(value)} values but n_replicas={n_replicas}: give one number, or "
+                "one per replica."
+            )
+
+
+def _starts(surface, start, n_replicas, first_replica, dtype):
+    """Start state (rows, n_replicas) and the basin each replica begins in."""
+    dim = surface.dim
+    if start is None:
+        minima = surface.minima()
+        if not minima:
+            raise UnsoundError(
+                f"{surface!r} has no known minimum to start from. Give start=, a point of shape "
+                f"({dim},), or one per replica."
+            )
+        origins = (np.arange(first_replica, first_replica + n_replicas) % len(minima)).astype(np.int16)
+        points = np.array([m.position for m in minima], dtype=dtype)
+        return np.ascontiguousarray(points.T[:, origins]), origins
+    try:
+        points = np.asarray(start, dtype=float)
+    except (TypeError, ValueError):
+        raise ParameterError(f"start={start!r} must be numbers of shape ({dim},).") from None
+    if dim == 1 and points.ndim == 0:
+        points = points.reshape(1)
+    if points.shape not in ((dim,), (n_replicas, dim)):
+        raise ParameterError(
+            f"start has shape {points.shape}; needed: ({dim},) for all replicas, or "
+            f"({n_replicas}, {dim}), one point each."
+        )
+    if not np.isfinite(points).all():
+        raise ParameterError("start holds NaN or infinity; give finite positions.")
+    try:
+        origins = np.atleast_1d(surface.basins().label(points)).astype(np.int16)
+    except LangevinError:
+        origins = np.zeros(1, np.int16)
+    full = np.broadcast_to(points, (n_replicas, dim))
+    return np.array(full.T, dtype=dtype, order="C"), origins
+
+
+def _warmest(surface, dynamics) -> float | None:
+    try:
+        return float(np.max(dynamics.effective_temperature(surface)))
+    except UnsoundError:
+        return None
+
+
+def _weight(surface, dynamics) -> float:
+    """Work of a step relative to a one-dimensional well, from the experiment alone."""
+    if hasattr(surface, "loops"):
+        return surface.loops(dynamics).weight
+    return max(1.0, surface.operations * 4 / 40)
+
+
+def _count(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        if not (isinstance(value, float) and value.is_integer()):
+            raise ParameterError(f"{name}={value!r} must be a whole number.")
+    if not low <= value <= high:
+        raise ParameterError(f"{name}={value!r} must be between {low:,} and {high:,}.")
+    return int(value)
+
+
+def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ParameterError(f"{name}={value!r}: choose one of {', '.join(allowed)}.")

@@ -1,0 +1,1 @@
+"""Loss surfaces: formulas, named wells, and sums over data."""
