@@ -73,6 +73,7 @@ def simulate(
     starts, origins = _starts(surface, start, n_replicas, first_replica, kind)
     observe = tuple(observe) if isinstance(observe, (tuple, list)) else (observe,)
     from langevin.engines import cpu
+    from langevin.engines.batches import Batches
 
     run = observers_module.Run(
         surface=surface,
@@ -99,7 +100,7 @@ def simulate(
         key=(seed & 0xFFFFFFFF, seed >> 32),
         limit=LIMIT,
         first_replica=first_replica,
-        extra=surface.kernel_arguments(dynamics, kind) if hasattr(surface, "loops") else (),
+        extra=Batches(surface, dynamics).values(kind) if on_data(surface) else (),
     )
     engine = cpu.Engine(surface, dynamics, bound, dtype)
     began = time.perf_counter()
@@ -211,6 +212,11 @@ def _escaped(result: Result) -> str:
     )
 
 
+def on_data(surface) -> bool:
+    """Whether the surface is a sum over examples, whose mini-batches are its noise."""
+    return hasattr(surface, "n_examples")
+
+
 def with_buffers(starts: np.ndarray, dynamics) -> np.ndarray:
     """The start state with momentum buffers, zero as in PyTorch, below the positions."""
     from langevin.engines.source import has_momentum
@@ -224,7 +230,7 @@ def coefficients(surface, dynamics, dtype: np.dtype) -> np.ndarray:
 
     if isinstance(dynamics, SGD):
         rows = [dynamics.learning_rate]
-        if not hasattr(surface, "loops"):
+        if not on_data(surface):
             rows.append(surface.noise.sigma / np.sqrt(dynamics.batch_size))
         if has_momentum(dynamics):
             rows.append(dynamics.momentum)
@@ -280,7 +286,7 @@ def _check_dynamics(surface, dynamics, n_replicas: int) -> None:
             f"surface={surface!r}: give a langevin.Surface, for example "
             "langevin.Surface('(x**2 - 1)**2', noise=langevin.Isotropic(1.0))."
         )
-    if isinstance(dynamics, SGD) and not hasattr(surface, "loops"):
+    if isinstance(dynamics, SGD) and not on_data(surface):
         if not isinstance(surface.noise, Isotropic):
             raise ParameterError(
                 "SGD on a formula needs its gradient noise: build the surface with "
@@ -338,9 +344,11 @@ def _warmest(surface, dynamics) -> float | None:
 
 def _weight(surface, dynamics) -> float:
     """Work of a step relative to a one-dimensional well, from the experiment alone."""
-    if hasattr(surface, "loops"):
-        return surface.loops(dynamics).weight
-    return max(1.0, surface.operations * 4 / 40)
+    from langevin.engines import batches, source
+
+    if on_data(surface):
+        return batches.Batches(surface, dynamics).weight
+    return max(1.0, (source.operations(surface.gradient_source()) + 20 * surface.dim) / 40)
 
 
 def _count(name: str, value: Any, low: int, high: int) -> int:

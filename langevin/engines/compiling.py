@@ -18,6 +18,7 @@ import types as python_types
 from pathlib import Path
 
 import numba
+from llvmlite import ir
 from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
@@ -29,14 +30,19 @@ _loaded: dict[str, python_types.ModuleType] = {}
 
 
 @intrinsic
-def wide_vectors(typing_context):
-    """Marks the calling function to use 512-bit registers where the CPU has them.
+def kernel_hints(typing_context):
+    """Tells LLVM two things about the function that calls this.
 
-    LLVM prefers 256 bits on recent server CPUs; here 512 gave 1.4 times the steps per second.
+    Use 512-bit registers where the CPU has them: LLVM prefers 256 bits on recent server CPUs, and
+    512 gave 1.4 times the steps per second. Array arguments do not overlap (those written to never
+    do): without that a gather from the data beside a store stops the vectoriser.
     """
 
     def generate(context, builder, signature, arguments):
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        for argument in builder.function.args:
+            if isinstance(argument.type, ir.PointerType):
+                argument.add_attribute("noalias")
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -95,7 +101,7 @@ def load(text: str, entry: str = "run"):
 
 
 def _decorate(module: python_types.ModuleType, entry: str) -> None:
-    module.wide_vectors = wide_vectors
+    module.kernel_hints = kernel_hints
     for key, value in list(vars(module).items()):
         if not isinstance(value, python_types.FunctionType):
             continue

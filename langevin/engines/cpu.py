@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from langevin.engines import compiling, source
+from langevin.engines.batches import Batches
+from langevin.engines.cpu_observers import observer_source
 from langevin.engines.source import GROUP, joined, names
 from langevin.kernels.purposes import Purpose
 
@@ -97,14 +99,20 @@ class Engine:
 
 def kernel_source(surface, dynamics, observers, dtype: str) -> str:
     """The whole module that a run compiles."""
-    loops = surface.loops(dynamics) if hasattr(surface, "loops") else None
-    gaussian = loops is None or not loops.replaces_noise
-    dim = surface.dim
-    layout = Layout(dim, dynamics, gaussian, dtype)
+    batches = Batches(surface, dynamics) if hasattr(surface, "n_examples") else None
+    gaussian = batches is None or not batches.stochastic
+    layout = Layout(surface.dim, dynamics, gaussian, dtype)
+    if batches is None:
+        slope, components = surface.gradient_source(), surface.dim
+        fused = surface.dim <= 3 and source.operations(slope) <= FUSED_OPERATIONS
+        step = _fused if fused else _split
+    else:
+        slope, components, step = batches.source, 1, _batched
+    parameters = names("p", len(surface.parameters))
     parts = [
-        surface.gradient_source(),
-        source.update_source(dim, dynamics, gaussian=gaussian),
-        _run_source(surface, layout, loops, observers),
+        slope,
+        source.update_source(components, dynamics, gaussian=gaussian),
+        _run_source(layout, parameters, batches, step(layout, parameters, batches), observers),
     ]
     return source.module_source(dtype, *parts)
 
@@ -131,19 +139,18 @@ def indented(lines, depth: int) -> str:
     return "".join("    " * depth + line + "\n" if line else "\n" for line in lines)
 
 
-def _run_source(surface, layout: Layout, loops, observers) -> str:
+def _run_source(layout: Layout, parameters, batches, stepping, observers) -> str:
     """``run``: the loop over blocks, groups of steps and observers."""
-    parameters = names("p", len(surface.parameters)) if loops is None else []
     pieces = [observer_source(k, observer, layout) for k, observer in enumerate(observers)]
     arguments = joined(
         ["positions", "coefficients", "parameters", "fates", "key0", "key1", "limit"],
         ["first_replica"],
-        loops.arguments if loops else [],
+        batches.arguments if batches else [],
         ["group_begin", "step_end", "task", "tasks"],
         *(piece.arguments for piece in pieces),
     )
     head = [
-        "wide_vectors()",
+        "kernel_hints()",
         "n = positions.shape[1]",
         f"lanes = np.empty(({layout.rows}, 64), real)",
         f"words = np.empty(({max(4 * layout.draws, 1)}, 32), np.uint64)",
@@ -152,7 +159,7 @@ def _run_source(surface, layout: Layout, loops, observers) -> str:
         "fate = np.empty(64, np.int32)",
         "per_replica = 1 if coefficients.shape[1] > 1 else 0",
         *(f"{name} = parameters[{k}]" for k, name in enumerate(parameters)),
-        *(loops.setup if loops else []),
+        *(batches.setup if batches else []),
         *(line for piece in pieces for line in piece.setup),
         "group_end = (step_end + 3) // 4",
         "for block in range(task, (n + 63) // 64, tasks):",
@@ -163,7 +170,8 @@ def _run_source(surface, layout: Layout, loops, observers) -> str:
         "valid = min(64, n - start)",
         "for i in range(64):",
         "    r = start + min(i, valid - 1)",
-        *(f"    lanes[{k}, i] = positions[{k}, r]" for k in range(size)),
+        f"    for k in range({size}):",
+        "        lanes[k, i] = positions[k, r]",
         *(
             f"    lanes[{layout.first_coefficient + k}, i] = coefficients[{k}, r * per_replica]"
             for k in range(len(layout.coefficients))
@@ -172,26 +180,20 @@ def _run_source(surface, layout: Layout, loops, observers) -> str:
         "for i in range(32):",
         "    first = np.uint64(first_replica + start + 2 * i)",
         "    ids[i] = first | ((first + np.uint64(1)) << SHIFT)",
+        *(batches.block if batches else []),
         *(line for piece in pieces for line in piece.block),
         "for group in range(group_begin, group_end):",
     ]
-    step = [
-        *_words(layout),
-        *(_fused(layout, parameters) if _is_fused(surface, layout, loops) else []),
-        *([] if _is_fused(surface, layout, loops) else _split(layout, parameters, loops)),
-        *_observe(pieces, layout),
-    ]
+    step = [*_words(layout), *stepping, *_observe(pieces, layout)]
     tail = [
         "last = (step_end - 1) % 4",
         "for i in range(valid):",
         "    r = start + i",
         "    fates[r] = fate[i]",
-        *(f"    positions[{k}, r] = lanes[{k}, i]" for k in range(size)),
-        "    if last != 3 and group_end > group_begin and fate[i] < 0:",
-        *(
-            f"        positions[{k}, r] = lanes[{layout.trail + k} + {size} * last, i]"
-            for k in range(size)
-        ),
+        "    partial = last != 3 and group_end > group_begin and fate[i] < 0",
+        f"    row = {layout.trail} + {size} * last if partial else 0",
+        f"    for k in range({size}):",
+        "        positions[k, r] = lanes[row + k, i]",
         *(line for piece in pieces for line in piece.flush),
     ]
     text = f"def run({arguments}):\n"
@@ -227,10 +229,6 @@ def _normals(layout: Layout, k: int) -> list[str]:
     return lines
 
 
-def _is_fused(surface, layout: Layout, loops) -> bool:
-    return loops is None and layout.dim <= 3 and surface.operations <= FUSED_OPERATIONS
-
-
 def _load(layout: Layout) -> list[str]:
     rows = layout.state + layout.coefficients
     return [f"{name} = lanes[{k}, i]" for k, name in enumerate(rows)]
@@ -247,7 +245,7 @@ def _kept(layout: Layout) -> list[str]:
     ]
 
 
-def _fused(layout: Layout, parameters: list[str]) -> list[str]:
+def _fused(layout: Layout, parameters: list[str], batches) -> list[str]:
     """Normals and four steps in one loop over lanes, all in registers."""
     state, dim = layout.state, layout.dim
     body = _load(layout)
@@ -265,43 +263,80 @@ def _fused(layout: Layout, parameters: list[str]) -> list[str]:
     return ["for i in range(64):", *("    " + line for line in body + _kept(layout))]
 
 
-def _split(layout: Layout, parameters: list[str], loops) -> list[str]:
+def _split(layout: Layout, parameters: list[str], batches) -> list[str]:
     """Normals to cache, then one loop over lanes for each step."""
     state, dim, size = layout.state, layout.dim, len(layout.state)
     lines = []
-    for k in range(dim if layout.gaussian else 0):
+    for k in range(dim):
         lines += ["for i in range(64):", *("    " + line for line in _normals(layout, k))]
-        lines += [
-            f"    lanes[{layout.normals + j * dim + k}, i] = z{k}_{j}" for j in range(GROUP)
-        ]
-    previous = [f"{k}" for k in range(size)]
-    lines += ["source_row = 0", "for j in range(4):"]
-    step = [f"target_row = {layout.trail} + j * {size}"]
-    if loops is not None:
-        step += loops.gradient(layout)
-        slope = [f"g{k} = lanes[{layout.gradient + k}, i]" for k in range(dim)]
-    else:
-        slope = [f"({joined(names('g', dim))},) = gradient({joined(state[:dim], parameters)})"]
-    noise = names("z", dim) if layout.gaussian else []
-    body = [f"{name} = lanes[source_row + {k}, i]" for k, name in zip(previous, state, strict=True)]
-    body += [
-        f"{name} = lanes[{layout.first_coefficient + k}, i]"
-        for k, name in enumerate(layout.coefficients)
-    ]
-    body += slope
-    body += [f"{name} = lanes[{layout.normals} + j * {dim} + {k}, i]" for k, name in enumerate(noise)]
-    body.append(
-        f"({joined(state)},) = update("
-        f"{joined(state, names('g', dim), noise, layout.coefficients)})"
-    )
+        lines += [f"    lanes[{layout.normals + j * dim + k}, i] = z{k}_{j}" for j in range(GROUP)]
+    body = [f"{name} = lanes[source_row + {k}, i]" for k, name in enumerate(state)]
+    body += _load(layout)[size:]
+    body += [f"({joined(names('g', dim))},) = gradient({joined(state[:dim], parameters)})"]
+    noise = names("z", dim)
+    body += [f"{name} = lanes[noise_row + {k}, i]" for k, name in enumerate(noise)]
+    update = joined(state, names("g", dim), noise, layout.coefficients)
+    body += [f"({joined(state)},) = update({update})"]
     body += [f"lanes[target_row + {k}, i] = {name}" for k, name in enumerate(state)]
-    step += ["for i in range(64):", *("    " + line for line in body), "source_row = target_row"]
-    lines += ["    " + line for line in step]
-    lines += ["for i in range(64):"]
-    final = layout.trail + 3 * size
-    body = [f"{name} = lanes[{final + k}, i]" for k, name in enumerate(state)]
-    body += [f"old{k} = lanes[{k}, i]" for k in range(size)]
-    return lines + ["    " + line for line in body + _kept(layout)]
+    lines += [
+        "source_row = 0",
+        "for j in range(4):",
+        f"    target_row = {layout.trail} + j * {size}",
+        f"    noise_row = {layout.normals} + j * {dim}",
+        "    for i in range(64):",
+        *("        " + line for line in body),
+        "    source_row = target_row",
+        "for i in range(64):",
+    ]
+    final = [f"{name} = lanes[{layout.trail + 3 * size + k}, i]" for k, name in enumerate(state)]
+    final += [f"old{k} = lanes[{k}, i]" for k in range(size)]
+    return lines + ["    " + line for line in final + _kept(layout)]
+
+
+def _batched(layout: Layout, parameters: list[str], batches) -> list[str]:
+    """A step on data: loops over components, whose number may be large, hold one update each."""
+    dim, size = layout.dim, len(layout.state)
+    lines = []
+    if layout.gaussian:
+        rows = [f"word[{4 * layout.halves} * k + {w}, i]" for w in range(4 * layout.halves)]
+        half = 2 * layout.halves
+        lines += [
+            f"for k in range({dim}):",
+            "    for i in range(64):",
+            f"        z0, z1 = normal_pair({joined(rows[:half])})",
+            f"        z2, z3 = normal_pair({joined(rows[half:])})",
+            *(f"        lanes[{layout.normals + j * dim} + k, i] = z{j}" for j in range(GROUP)),
+        ]
+    one = Layout(1, batches.dynamics, layout.gaussian, layout.dtype)
+    place = {name: f"{k * dim} + k" for k, name in enumerate(one.state)}
+    body = [f"{name} = lanes[source_row + {row}, i]" for name, row in place.items()]
+    body += _load(layout)[size:]
+    body += [f"g0 = lanes[{layout.gradient} + k, i]"]
+    body += [f"z0 = lanes[{layout.normals} + j * {dim} + k, i]"] if layout.gaussian else []
+    noise = ["z0"] if layout.gaussian else []
+    update = joined(one.state, ["g0"], noise, layout.coefficients)
+    body += [f"({joined(one.state)},) = update({update})"]
+    body += [f"lanes[target_row + {row}, i] = {name}" for name, row in place.items()]
+    lines += [
+        "source_row = 0",
+        "for j in range(4):",
+        f"    target_row = {layout.trail} + j * {size}",
+        *("    " + line for line in batches.gradient(layout)),
+        f"    for k in range({dim}):",
+        "        for i in range(64):",
+        *("            " + line for line in body),
+        "    source_row = target_row",
+        "for i in range(64):",
+        "    inside = fate[i] < 0",
+        f"    for k in range({dim}):",
+        f"        inside = inside and abs(lanes[{layout.trail + 3 * size} + k, i]) < limit",
+        "    if inside:",
+        f"        for k in range({size}):",
+        f"            lanes[k, i] = lanes[{layout.trail + 3 * size} + k, i]",
+        "    elif fate[i] < 0:",
+        "        fate[i] = np.int32(group)",
+    ]
+    return lines
 
 
 def _observe(pieces, layout: Layout) -> list[str]:
@@ -314,186 +349,3 @@ def _observe(pieces, layout: Layout) -> list[str]:
         lines += [f"    if step == next{k}:", f"        next{k} += every{k}"]
         lines += ["        " + line for line in piece.record]
     return lines
-
-
-@dataclass
-class Piece:
-    """An observer's share of the source: lists of lines."""
-
-    arguments: list
-    setup: list
-    block: list
-    record: list
-    flush: list
-
-
-def observer_source(k: int, observer, layout: Layout) -> Piece:
-    """The lines of the k-th observer."""
-    return {"histogram": _histogram, "occupation": _occupation, "moments": _moments}[
-        observer.kind
-    ](k, observer, layout)
-
-
-def _common(k: int) -> tuple[list, list]:
-    """Every observer's schedule and the cell that each lane counts in."""
-    arguments = [f"first{k}", f"every{k}", f"cells{k}", f"n_cells{k}", f"parts{k}", f"store{k}"]
-    block = [
-        f"next{k} = first{k}",
-        f"if 4 * group_begin >= next{k}:",
-        f"    next{k} += ((4 * group_begin - first{k}) // every{k} + 1) * every{k}",
-        "for i in range(64):",
-        "    r = start + min(i, valid - 1)",
-        f"    cell = np.int64(cells{k}[r if cells{k}.size > 1 else 0])",
-        f"    base{k}[i] = ((i * parts{k}) // 64) * n_cells{k} + cell",
-    ]
-    return arguments, block
-
-
-def _histogram(k: int, observer, layout: Layout) -> Piece:
-    """Counts (tasks, parts * cells * (bins + 1) + 1): the last bin is outside, the last slot dead."""
-    arguments, block = _common(k)
-    axes = observer.axes
-    bins = [f"bins{k}_{a}" for a in range(len(axes))]
-    arguments += [f"low{k}", f"inverse{k}", f"bins{k}"]
-    setup = [
-        f"base{k} = np.empty(64, np.int64)",
-        f"slot{k} = np.empty(64, np.int32)",
-        f"counts{k} = store{k}[task]",
-        f"dead{k} = np.int32(counts{k}.size - 1)",
-    ]
-    for a in range(len(axes)):
-        setup += [
-            f"low{k}_{a} = low{k}[{a}]",
-            f"inverse{k}_{a} = inverse{k}[{a}]",
-            f"bins{k}_{a} = bins{k}[{a}]",
-        ]
-    setup += [f"width{k} = np.int32({' * '.join(bins)})"]
-    block += ["for i in range(64):", f"    base{k}[i] *= np.int64(width{k} + 1)"]
-    index = [
-        f"b{a} = bin_index(lanes[row + {axis}, i], low{k}_{a}, inverse{k}_{a}, bins{k}_{a})"
-        for a, axis in enumerate(axes)
-    ]
-    if len(axes) == 2:
-        index += [f"b0 = b0 * bins{k}_1 + b1 if b0 >= 0 and b1 >= 0 else np.int32(-1)"]
-    record = [
-        "for i in range(64):",
-        *("    " + line for line in index),
-        f"    b0 = np.int32(base{k}[i]) + (b0 if b0 >= 0 else width{k})",
-        f"    slot{k}[i] = b0 if fate[i] < 0 else dead{k}",
-        "for i in range(64):",
-        f"    counts{k}[slot{k}[i]] += 1",
-    ]
-    return Piece(arguments, setup, block, record, [])
-
-
-def _occupation(k: int, observer, layout: Layout) -> Piece:
-    """Tallies by lane, flushed to counts (tasks, parts * cells, 2 halves, basins + unassigned)."""
-    arguments, block = _common(k)
-    setup = [
-        f"base{k} = np.empty(64, np.int64)",
-        f"basin{k} = np.empty(64, np.int32)",
-        f"counts{k} = store{k}[task]",
-        f"classes{k} = store{k}.shape[3]",
-        f"tally{k} = np.empty((2 * classes{k}, 64), np.int32)",
-    ]
-    arguments += [f"middle{k}"]
-    if layout.dim == 1:
-        arguments += [f"thresholds{k}"]
-        find = [
-            "for i in range(64):",
-            f"    basin{k}[i] = 0",
-            f"for m in range(thresholds{k}.size):",
-            f"    edge = thresholds{k}[m]",
-            "    for i in range(64):",
-            f"        basin{k}[i] += np.int32(1) if lanes[row, i] > edge else np.int32(0)",
-        ]
-    elif layout.dim == 2:
-        arguments += [f"labels{k}", f"low{k}", f"inverse{k}"]
-        setup += [f"nx{k}, ny{k} = labels{k}.shape"]
-        find = [
-            "for i in range(64):",
-            f"    cx = cell_index(lanes[row, i], low{k}[0], inverse{k}[0], np.int32(nx{k}))",
-            f"    cy = cell_index(lanes[row + 1, i], low{k}[1], inverse{k}[1], np.int32(ny{k}))",
-            f"    label = np.int32(labels{k}[cx, cy])",
-            f"    basin{k}[i] = label if label >= 0 else np.int32(classes{k} - 1)",
-        ]
-    else:
-        more, prepare, find = _quench(k, observer, layout)
-        arguments += more
-        setup += prepare
-    block += [f"tally{k}[:, :] = 0"]
-    record = [
-        f"half = 0 if step <= middle{k} else classes{k}",
-        *find,
-        "for i in range(64):",
-        f"    tally{k}[half + basin{k}[i], i] += np.int32(1) if fate[i] < 0 else np.int32(0)",
-    ]
-    flush = [
-        f"for c in range(2 * classes{k}):",
-        "    for i in range(64):",
-        f"        counts{k}[base{k}[i], c // classes{k}, c % classes{k}] += tally{k}[c, i]",
-    ]
-    return Piece(arguments, setup, block, record, flush)
-
-
-def _quench(k: int, observer, layout: Layout):
-    """Above two dimensions: a copy descends with the noise off to the nearest known minimum."""
-    dim = layout.dim
-    parameters = names("p", observer.n_parameters)
-    arguments = [f"minima{k}", f"reach{k}", f"rate{k}", f"longest{k}", f"descents{k}"]
-    setup = [f"copy{k} = np.empty(({dim}, 64), real)", f"near{k} = np.empty(64, real)"]
-    x, g = names("x", dim), names("g", dim)
-    square = " + ".join(f"g{a} * g{a}" for a in range(dim))
-    find = [
-        "for i in range(64):",
-        *(f"    copy{k}[{a}, i] = lanes[row + {a}, i]" for a in range(dim)),
-        f"for _ in range(descents{k}):",
-        "    for i in range(64):",
-        *(f"        x{a} = copy{k}[{a}, i]" for a in range(dim)),
-        f"        ({joined(g)},) = gradient({joined(x, parameters)})",
-        f"        rate = quench_rate({square}, rate{k}, longest{k})",
-        *(f"        copy{k}[{a}, i] = quench_step(x{a}, g{a}, rate)" for a in range(dim)),
-        "for i in range(64):",
-        f"    basin{k}[i] = np.int32(classes{k} - 1)",
-        f"    near{k}[i] = reach{k}",
-        f"for m in range(classes{k} - 1):",
-        "    for i in range(64):",
-        *(f"        d{a} = copy{k}[{a}, i] - minima{k}[m, {a}]" for a in range(dim)),
-        f"        distance = {' + '.join(f'd{a} * d{a}' for a in range(dim))}",
-        f"        closer = distance < near{k}[i]",
-        f"        basin{k}[i] = np.int32(m) if closer else basin{k}[i]",
-        f"        near{k}[i] = distance if closer else near{k}[i]",
-    ]
-    return arguments, setup, find
-
-
-def _moments(k: int, observer, layout: Layout) -> Piece:
-    """Sums (tasks, parts * cells, 1 + dim + dim (dim + 1) / 2) of x - centre and its products."""
-    arguments, block = _common(k)
-    arguments += [f"centre{k}"]
-    dim = layout.dim
-    pairs = [(a, b) for a in range(dim) for b in range(a, dim)]
-    width = 1 + dim + len(pairs)
-    setup = [
-        f"base{k} = np.empty(64, np.int64)",
-        f"sums{k} = store{k}[task]",
-        f"running{k} = np.empty(({width}, 64), np.float64)",
-    ]
-    block += [f"running{k}[:, :] = 0.0"]
-    record = [
-        "for i in range(64):",
-        "    alive = fate[i] < 0",
-        *(
-            f"    d{a} = np.float64(lanes[row + {a}, i]) - centre{k}[{a}] if alive else 0.0"
-            for a in range(dim)
-        ),
-        f"    running{k}[0, i] += 1.0 if alive else 0.0",
-        *(f"    running{k}[{1 + a}, i] += d{a}" for a in range(dim)),
-        *(f"    running{k}[{1 + dim + m}, i] += d{a} * d{b}" for m, (a, b) in enumerate(pairs)),
-    ]
-    flush = [
-        f"for c in range({width}):",
-        "    for i in range(64):",
-        f"        sums{k}[base{k}[i], c] += running{k}[c, i]",
-    ]
-    return Piece(arguments, setup, block, record, flush)

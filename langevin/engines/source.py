@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from langevin.dynamics import SGD
@@ -20,6 +22,13 @@ def names(prefix: str, count: int) -> list[str]:
 def joined(*groups) -> str:
     """A call's arguments, or a tuple's items with the comma that a 1-tuple needs."""
     return ", ".join(name for group in groups for name in group)
+
+
+def operations(text: str) -> int:
+    """Rough number of arithmetic operations in a function's source; a call counts as 15."""
+    body = text.split("\n", 1)[1]
+    calls = len(re.findall(r"\b(?!real)[a-z]+\(", body))
+    return sum(body.count(sign) for sign in "+-*/") + 15 * calls
 
 
 def has_momentum(dynamics) -> bool:

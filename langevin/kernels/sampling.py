@@ -30,18 +30,23 @@ def shifted(value, by, modulus):
     return np.uint32(np.uint64(total) - np.uint64(modulus)) if total >= modulus else total
 
 
-def permute(left, right, rows, columns, n_rounds, key_0, key_1):
-    """A keyed permutation of the pairs [0, rows) x [0, columns): a generalised Feistel cipher.
+def permute_round(left, right, rows, columns, r, key_0, key_1):
+    """Double round r of a generalised Feistel cipher on the pairs [0, rows) x [0, columns)."""
+    salt = np.uint32(np.uint64(GOLDEN) * np.uint64(2 * r + 1))
+    left = shifted(left, draw_index(scramble(right, salt, key_0, key_1), rows), rows)
+    salt = np.uint32(np.uint64(GOLDEN) * np.uint64(2 * r + 2))
+    right = shifted(right, draw_index(scramble(left, salt, key_0, key_1), columns), columns)
+    return left, right
 
-    Black and Rogaway (CT-RSA 2002), n_rounds double rounds. Pair (left, right) stands for the
-    index ``left * columns + right``; where that is not below n, permute again ("cycle walking")
-    and the result is a permutation of [0, n). Any two images are uniform over distinct pairs to
-    about ``rows**-n_rounds``.
+
+def permute(left, right, rows, columns, n_rounds, key_0, key_1):
+    """A keyed permutation of the pairs [0, rows) x [0, columns): all rounds of the cipher.
+
+    Black and Rogaway (CT-RSA 2002). Pair (left, right) stands for the index
+    ``left * columns + right``; where that is not below n, permute again ("cycle walking") and the
+    result is a permutation of [0, n). Any two images are uniform over distinct pairs to about
+    ``rows**-n_rounds``.
     """
-    salt = np.uint32(0)
-    for _ in range(n_rounds):
-        salt = np.uint32(np.uint64(salt) + np.uint64(GOLDEN))
-        left = shifted(left, draw_index(scramble(right, salt, key_0, key_1), rows), rows)
-        salt = np.uint32(np.uint64(salt) + np.uint64(GOLDEN))
-        right = shifted(right, draw_index(scramble(left, salt, key_0, key_1), columns), columns)
+    for r in range(n_rounds):
+        left, right = permute_round(left, right, rows, columns, r, key_0, key_1)
     return left, right

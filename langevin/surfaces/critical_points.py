@@ -1,10 +1,21 @@
-"""Minima and saddles of a surface."""
+"""Minima and saddles of a surface: exact in 1-D where polynomial, searched for elsewhere.
+
+Everything here needs only ``dim``, ``energy``, ``gradient`` and ``hessian`` of a surface.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from langevin.errors import ParameterError, UnsoundError
+from langevin.surfaces import scan
+from langevin.surfaces.descent import climb, descend
+
+MERGE = 1e-6  # of the box's width: closer stationary points are one
+HALF_WIDTH = 10.0  # of the default search box, doubled until the gradient points inwards
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,3 +34,213 @@ class Saddle:
     position: np.ndarray
     energy: float
     hessian: np.ndarray
+
+
+def find_minima(surface, within: tuple[Any, Any] | None = None) -> tuple[Minimum, ...]:
+    """Every minimum found in the box, sorted; see `Surface.minima`.
+
+    Raises UnsoundError when there is none or when they are not isolated, ParameterError for a
+    malformed ``within``.
+    """
+    low, high = search_box(surface, within)
+    if surface.dim == 1:
+        found, flat = _minima_1d(surface, low, high, within is not None)
+    elif surface.hessian_is_constant:
+        found, flat = _quadratic_point(surface, low, high, within is not None)
+    else:
+        found, flat = _minima_nd(surface, low, high)
+    if len(found):
+        return tuple(_points(surface, found, high - low, Minimum))
+    box = f"[{_show(low)}, {_show(high)}]"
+    if flat:
+        raise UnsoundError(
+            f"the minima of {_name(surface)} are not isolated: the surface is flat along a "
+            f"valley or plateau in {box}. Add a term that decides, such as 0.01*x**2."
+        )
+    raise UnsoundError(
+        f"no minimum of {_name(surface)} was found in {box}. If there is one elsewhere, say where: "
+        "minima(within=(low, high)); if there is none, there is nothing to settle in."
+    )
+
+
+def find_saddles(surface, within: tuple[Any, Any] | None = None) -> tuple[Saddle, ...]:
+    """Every saddle of index 1 found in the box (1-D: the maxima), sorted; perhaps none."""
+    low, high = search_box(surface, within)
+    if surface.dim == 1:
+        points = scan.stationary_points(surface, low[0], high[0], within is not None)
+        found = np.array([[p.x] for p in points if p.kind == "maximum"]).reshape(-1, 1)
+    elif surface.hessian_is_constant:
+        found = np.empty((0, surface.dim))
+    else:
+        found = _saddles_nd(surface, low, high, within)
+    return tuple(_points(surface, found, high - low, Saddle))
+
+
+def search_box(surface, within: tuple[Any, Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The box (low, high), each (dim,), in which stationary points are looked for.
+
+    ``within`` if given, else the surface's own box, else ``[-w, w]`` with the smallest w of 10, 20,
+    ... 10240 outside which every sampled gradient points inwards, else (periodic or not confining)
+    w = 10. Raises ParameterError for a malformed ``within``.
+    """
+    dim = surface.dim
+    if within is not None:
+        try:
+            low, high = (np.array(np.broadcast_to(np.asarray(b, float), dim)) for b in within)
+        except (TypeError, ValueError):
+            raise ParameterError(
+                f"within={within!r}: needs (low, high), each one number or {dim} numbers."
+            ) from None
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+            raise ParameterError(f"within={within!r}: needs finite low < high in every coordinate.")
+        return low, high
+    if getattr(surface, "_box", None) is not None:
+        return surface._box[0].copy(), surface._box[1].copy()
+    half = HALF_WIDTH
+    directions = _directions(dim)
+    radii = np.geomspace(1, 2, 256 if dim == 1 else 12)
+    while half <= 1024 * HALF_WIDTH:
+        points = (radii[:, None, None] * directions * half).reshape(-1, dim)
+        outward = (surface.gradient(points) * points).sum(-1)
+        if not (outward <= 0).any():
+            break
+        half *= 2
+    else:
+        half = HALF_WIDTH
+    return np.full(dim, -half), np.full(dim, half)
+
+
+def low_discrepancy(n: int, dim: int) -> np.ndarray:
+    """The first n points of the additive R sequence in [0, 1)^dim (Roberts 2018): deterministic."""
+    root = 2.0
+    for _ in range(60):  # the real root of g**(dim + 1) = g + 1
+        root = (1 + root) ** (1 / (dim + 1))
+    steps = (1 / root) ** np.arange(1, dim + 1)
+    return (0.5 + np.arange(1, n + 1)[:, None] * steps) % 1.0
+
+
+def _directions(dim: int) -> np.ndarray:
+    """Points of the surface of the cube [-1, 1]^dim: axes, diagonals, and a spread of others."""
+    if dim == 1:
+        return np.array([[-1.0], [1.0]])
+    axes = np.concatenate([np.eye(dim), -np.eye(dim)])
+    spread = 2 * low_discrepancy(64 * min(dim, 8), dim) - 1
+    if dim <= 4:
+        spread = np.concatenate([spread, 2.0 * (np.indices((2,) * dim).reshape(dim, -1).T) - 1])
+    points = np.concatenate([axes, spread])
+    return points / np.abs(points).max(axis=1, keepdims=True)
+
+
+def _minima_1d(surface, low, high, restricted) -> tuple[np.ndarray, bool]:
+    points = scan.stationary_points(surface, low[0], high[0], restricted)
+    found = np.array([[p.x] for p in points if p.kind == "minimum"]).reshape(-1, 1)
+    return found, any(p.kind == "flat" for p in points)
+
+
+def _quadratic_point(surface, low, high, restricted) -> tuple[np.ndarray, bool]:
+    """The only stationary point of a quadratic surface, if it is a minimum."""
+    origin = np.zeros(surface.dim)
+    hessian = surface.hessian(origin)
+    lowest, highest = np.linalg.eigvalsh(hessian)[[0, -1]]
+    if lowest <= 1e-13 * abs(highest):
+        return np.empty((0, surface.dim)), lowest > -1e-13 * abs(highest)
+    point = np.linalg.solve(hessian, -surface.gradient(origin))
+    point -= np.linalg.solve(hessian, surface.gradient(point))
+    inside = not restricted or bool(((point >= low) & (point <= high)).all())
+    return point[None][: int(inside)], False
+
+
+def _starts(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    dim = len(low)
+    n = {2: 4096, 3: 4096, 4: 2048}.get(dim, 512)
+    points = np.concatenate([np.full((1, dim), 0.5), low_discrepancy(n, dim)])
+    return low + points * (high - low)
+
+
+def _minima_nd(surface, low, high) -> tuple[np.ndarray, bool]:
+    """Multi-start descent, then verification at every distinct end point."""
+    ends = descend(surface, _starts(low, high), high - low)
+    ends = _distinct(_inside(ends, low, high), high - low)
+    kinds = [_kind(surface, x, high - low) for x in ends]
+    found = np.array([x for x, k in zip(ends, kinds, strict=True) if k == "minimum"])
+    return found.reshape(-1, surface.dim), "flat" in kinds
+
+
+def _kind(surface, x: np.ndarray, width: np.ndarray) -> str:
+    """Whether x is an isolated minimum: by the Hessian, or where that is singular by probing."""
+    if not np.isfinite(surface.energy(x)):
+        return "none"
+    hessian = surface.hessian(x)
+    if not np.isfinite(hessian).all():
+        return "none"
+    values, vectors = np.linalg.eigh(hessian)
+    gradient = vectors.T @ surface.gradient(x)
+    if values[0] > 1e-7 * values[-1]:
+        step = np.abs(gradient / values).max()
+        return "minimum" if step < 1e-6 * width.max() else "none"
+    directions = np.concatenate([vectors.T, -vectors.T, 2 * low_discrepancy(32, len(x)) - 1])
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    kinds = []
+    for size in (1e-4, 1e-3, 1e-2):
+        rise = surface.energy(x + size * width.min() * directions) - surface.energy(x)
+        noise = 1e-13 * (1 + abs(surface.energy(x)))
+        kinds.append("none" if (rise < -noise).any() else "rises" if rise.min() > 0 else "flat")
+    if "none" in kinds:
+        return "none"
+    return "minimum" if kinds[-1] == "rises" else "flat"
+
+
+def _saddles_nd(surface, low, high, within) -> np.ndarray:
+    """Eigenvector following from everywhere and from between neighbouring minima."""
+    starts = _starts(low, high)
+    try:
+        minima = np.array([m.position for m in surface.minima(within)])
+    except UnsoundError:
+        minima = np.empty((0, surface.dim))
+    if 1 < len(minima) <= 64:
+        i, j = np.triu_indices(len(minima), 1)
+        between = [minima[i] + f * (minima[j] - minima[i]) for f in (0.3, 0.5, 0.7)]
+        starts = np.concatenate([starts, *between])
+    return _inside(climb(surface, starts, high - low), low, high)
+
+
+def _inside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    slack = MERGE * (high - low)
+    return points[((points >= low - slack) & (points <= high + slack)).all(axis=1)]
+
+
+def _distinct(points: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """The points sorted by position, those closer than the tolerance merged."""
+    scaled = points / width
+    order = np.lexsort(np.round(scaled / MERGE).T[::-1])
+    points, scaled = points[order], scaled[order]
+    kept = np.empty_like(points)
+    n = 0
+    for point, position in zip(points, scaled, strict=True):
+        if not n or (np.abs(kept[:n] - position).max(axis=1) > 2 * MERGE).all():
+            kept[n] = position
+            points[n] = point
+            n += 1
+    return points[:n]
+
+
+def _points(surface, positions: np.ndarray, width: np.ndarray, kind: type) -> list:
+    positions = _distinct(np.asarray(positions, float), width)
+    energies = surface.energy(positions)
+    hessians = surface.hessian(positions)
+    for array in (positions, hessians):
+        array.setflags(write=False)
+    return [
+        kind(x, float(u), h)
+        for x, u, h in zip(positions, energies, hessians, strict=True)
+        if np.isfinite(u)
+    ]
+
+
+def _name(surface) -> str:
+    return repr(getattr(surface, "name", type(surface).__name__))
+
+
+def _show(corner: np.ndarray) -> str:
+    values = ", ".join(f"{v:g}" for v in corner)
+    return values if len(corner) == 1 else f"({values})"

@@ -1,0 +1,205 @@
+"""The loops over examples: real mini-batches, and the full gradient, of a FiniteSum.
+
+For each step a block of 64 replicas draws 64 indices at a time, gathers features, and adds up
+``slope * features``. No replica keeps a list of its examples: the indices of a step are drawn, or
+permuted, from its counter.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from langevin.dynamics import SGD
+from langevin.engines.source import joined, names
+from langevin.errors import ParameterError
+from langevin.kernels.purposes import Purpose
+
+
+class Batches:
+    """What a FiniteSum adds to the kernel: arguments, set-up and the gradient of a block."""
+
+    def __init__(self, surface, dynamics):
+        self.surface, self.dynamics = surface, dynamics
+        self.stochastic = isinstance(dynamics, SGD)
+        self.permuted = self.stochastic and dynamics.sampling == "without_replacement"
+        per_step = np.max(dynamics.batch_size) if self.stochastic else surface.n_examples
+        self.weight = float(per_step) * (surface.dim + 8)
+        self.arguments = ["features", "columns", "sizes", "largest", "l2"]
+        self.arguments += ["rows", "columns_of_permutation", "rounds"] if self.permuted else []
+
+    def values(self, dtype: np.dtype) -> tuple:
+        """The arguments' values."""
+        surface, n = self.surface, self.surface.n_examples
+        sizes = _sizes(self.dynamics, n) if self.stochastic else np.array([n], np.int32)
+        common = (
+            surface.features.astype(dtype),
+            surface.columns.astype(dtype),
+            sizes,
+            np.int64(sizes.max()),
+            dtype.type(surface.l2),
+        )
+        if not self.permuted:
+            return common
+        rows = max(1, math.isqrt(n))
+        return (*common, np.uint32(rows), np.uint32(-(-n // rows)), np.int64(_rounds(rows)))
+
+    @property
+    def source(self) -> str:
+        """The module's own functions: the slopes of the per-example loss."""
+        return self.surface.slopes_source()
+
+    @property
+    def setup(self) -> list[str]:
+        """Lines before the loop over blocks."""
+        n_predictors = len(self.surface.predictors)
+        return [
+            *(f"p{k} = parameters[{k}]" for k in range(len(self.surface.parameters))),
+            f"z = np.empty(({n_predictors}, 64), real)",
+            f"slope = np.empty(({n_predictors}, 64), real)",
+            f"inputs = np.empty(({max(1, self.surface.features.shape[1])}, 64), real)",
+            "share = np.empty(64, real)",
+            "size = np.empty(64, np.int32)",
+            "index = np.empty(64, np.int64)",
+            "lefts = np.empty(64, np.uint32)",
+            "rights = np.empty(64, np.uint32)",
+            "drawn = np.empty((4, 32), np.uint64)",
+            "draw = drawn.view(np.uint32)",
+            f"n_examples = np.uint32({self.surface.n_examples})",
+        ]
+
+    @property
+    def block(self) -> list[str]:
+        """Lines at the head of a block: each lane's batch size."""
+        return [
+            "for i in range(64):",
+            "    size[i] = sizes[start + min(i, valid - 1) if sizes.size > 1 else 0]",
+            "    share[i] = real(1) / real(size[i])",
+        ]
+
+    def gradient(self, layout) -> list[str]:
+        """Lines that leave the gradient at ``source_row`` in the gradient rows, for step j."""
+        dim = layout.dim
+        lines = [
+            f"for k in range({dim}):",
+            "    for i in range(64):",
+            f"        lanes[{layout.gradient} + k, i] = l2 * lanes[source_row + k, i]",
+        ]
+        lines += self._keys() if self.permuted else []
+        lines += ["for b in range(largest):"]
+        indices = self._permuted() if self.permuted else self._drawn()
+        if not self.stochastic:
+            indices = ["for i in range(64):", "    index[i] = b"]
+        return lines + ["    " + line for line in indices + self._example(layout)]
+
+    def _keys(self) -> list[str]:
+        counter = "both(np.uint64(4 * group + j)), np.uint64(0)"
+        return [
+            "for i in range(32):",
+            f"    w0, w1, w2, w3 = philox_pair(ids[i], {counter}, "
+            f"both(np.uint64({int(Purpose.PERMUTATION)})), key0, key1)",
+            "    drawn[0, i] = w0",
+            "    drawn[1, i] = w1",
+        ]
+
+    def _permuted(self) -> list[str]:
+        keys = "draw[0, i], draw[1, i]"
+        whole = f"permute(left, right, rows, columns_of_permutation, rounds, {keys})"
+        one = f"permute_round(left, right, rows, columns_of_permutation, r, {keys})"
+        number = "np.int64(left) * np.int64(columns_of_permutation) + np.int64(right)"
+        return [
+            "for i in range(64):",
+            "    lefts[i] = np.uint32(np.uint32(b) // columns_of_permutation)",
+            "    rights[i] = np.uint32(np.uint32(b) % columns_of_permutation)",
+            "for r in range(rounds):",
+            "    for i in range(64):",
+            "        left = lefts[i]",
+            "        right = rights[i]",
+            f"        left, right = {one}",
+            "        lefts[i] = left",
+            "        rights[i] = right",
+            "for i in range(64):",
+            "    left = lefts[i]",
+            "    right = rights[i]",
+            f"    index[i] = {number}",
+            "for i in range(64):",
+            "    while index[i] >= n_examples:",
+            "        left = np.uint32(index[i] // np.int64(columns_of_permutation))",
+            "        right = np.uint32(index[i] % np.int64(columns_of_permutation))",
+            f"        left, right = {whole}",
+            f"        index[i] = {number}",
+        ]
+
+    def _drawn(self) -> list[str]:
+        counter = "both(np.uint64(4 * group + j)), both(np.uint64(b // 4))"
+        return [
+            "if b % 4 == 0:",
+            "    for i in range(32):",
+            f"        w0, w1, w2, w3 = philox_pair(ids[i], {counter}, "
+            f"both(np.uint64({int(Purpose.BATCH)})), key0, key1)",
+            *(f"        drawn[{w}, i] = w{w}" for w in range(4)),
+            "for i in range(64):",
+            "    index[i] = np.int64(draw_index(draw[b % 4, i], n_examples))",
+        ]
+
+    def _example(self, layout) -> list[str]:
+        """One example of each lane's batch: predictors, slopes, and their share of the gradient."""
+        surface, lines = self.surface, []
+        for m, p in enumerate(surface.predictors):
+            row = f"source_row + {p.offset}"
+            if p.feature is None:
+                lines += ["for i in range(64):", f"    z[{m}, i] = lanes[{row}, i]"]
+                continue
+            lines += [
+                "for i in range(64):",
+                f"    z[{m}, i] = real(0)",
+                f"for k in range({p.size}):",
+                "    for i in range(64):",
+                f"        inputs[{p.feature} + k, i] = features[index[i], {p.feature} + k]",
+                f"for k in range({p.size}):",
+                "    for i in range(64):",
+                f"        z[{m}, i] += lanes[{row} + k, i] * inputs[{p.feature} + k, i]",
+            ]
+        count = len(surface.predictors)
+        z = [f"z[{m}, i]" for m in range(count)]
+        columns = [f"columns[index[i], {c}]" for c in range(surface.columns.shape[1])]
+        slopes = joined(names("s", count))
+        lines += [
+            "for i in range(64):",
+            f"    ({slopes},) = slopes({joined(z, columns, names('p', len(surface.parameters)))})",
+            "    part = share[i] if b < size[i] else real(0)",
+            *(f"    slope[{m}, i] = s{m} * part" for m in range(count)),
+        ]
+        for m, p in enumerate(surface.predictors):
+            row = f"{layout.gradient + p.offset}"
+            if p.feature is None:
+                lines += ["for i in range(64):", f"    lanes[{row}, i] += slope[{m}, i]"]
+                continue
+            lines += [
+                f"for k in range({p.size}):",
+                "    for i in range(64):",
+                f"        lanes[{row} + k, i] += slope[{m}, i] * inputs[{p.feature} + k, i]",
+            ]
+        return lines
+
+
+def _sizes(dynamics: SGD, n_examples: int) -> np.ndarray:
+    """Batch sizes as whole numbers, (1,) or (n_replicas,)."""
+    sizes = np.atleast_1d(np.asarray(dynamics.batch_size, dtype=float))
+    if (sizes != np.round(sizes)).any() or (sizes < 1).any() or sizes.max() > 2**31 - 1:
+        bad = sizes[(sizes != np.round(sizes)) | (sizes < 1) | (sizes > 2**31 - 1)][0]
+        raise ParameterError(
+            f"batch_size={bad:g}: a mini-batch of real examples needs a whole number >= 1."
+        )
+    if dynamics.sampling == "without_replacement" and sizes.max() > n_examples:
+        raise ParameterError(
+            f"batch_size={int(sizes.max())} is larger than the data ({n_examples} examples) and the "
+            "sampling is without replacement. Use a smaller batch, or sampling='with_replacement'."
+        )
+    return sizes.astype(np.int32)
+
+
+def _rounds(rows: int) -> int:
+    """Double rounds for which pairs are uniform to about 2**-20: more for a tiny data set."""
+    return max(4, math.ceil(20 / math.log2(max(rows, 2))))

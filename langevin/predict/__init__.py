@@ -1,0 +1,26 @@
+"""Predictions: theory only, never a simulation. ``compare`` is where the two meet."""
+
+from langevin.predict.chain import Chain, chain
+from langevin.predict.critical import CriticalNoise, critical_noise
+from langevin.predict.gaussian import GaussianMixture
+from langevin.predict.gibbs import boltzmann_gibbs
+from langevin.predict.laplace import laplace
+from langevin.predict.line import GibbsLine
+from langevin.predict.plane import GibbsPlane
+from langevin.predict.quadratic import Quadratic, quadratic
+from langevin.predict.smoothed import SmoothedLaw
+
+__all__ = [
+    "Chain",
+    "CriticalNoise",
+    "GaussianMixture",
+    "GibbsLine",
+    "GibbsPlane",
+    "Quadratic",
+    "SmoothedLaw",
+    "boltzmann_gibbs",
+    "chain",
+    "critical_noise",
+    "laplace",
+    "quadratic",
+]

@@ -1,0 +1,142 @@
+"""What every prediction checks first: one temperature, one minimum list, well-formed points."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from langevin.dynamics import SGD
+from langevin.errors import ParameterError, UnsoundError
+
+
+def single_valued(who: str, dynamics: Any, names: tuple[str, ...] | None = None) -> None:
+    """Refuse a dynamics whose parameters are arrays, one value per replica.
+
+    ``names`` limits the check to those fields. Raises ParameterError naming the field.
+    """
+    for field in fields(dynamics):
+        value = getattr(dynamics, field.name)
+        if (names is None or field.name in names) and np.ndim(value) > 0:
+            raise ParameterError(
+                f"{who}: {type(dynamics).__name__}.{field.name} holds {np.size(value)} values, one "
+                "per replica; a prediction needs one value. Build one dynamics per group and "
+                "predict each."
+            )
+
+
+def temperature_of(who: str, surface: Any, dynamics: Any, temperature: float | None) -> float:
+    """The temperature T of ``exp(-L/T)``: the one given, else that of ``dynamics`` on ``surface``.
+
+    For SGD ``T = eta sigma**2 / (2 S (1 - m))``. Raises ParameterError for neither or a value out
+    of range, UnsoundError where the dynamics has no single temperature or it is zero.
+    """
+    if temperature is None:
+        if dynamics is None:
+            raise ParameterError(f"{who}(surface): give a dynamics, or temperature=.")
+        single_valued(who, dynamics)
+        value = float(dynamics.effective_temperature(surface))
+        if value <= 0:
+            raise UnsoundError(
+                f"{who}: the temperature of {dynamics!r} is {value:g}: without noise the law is a "
+                "point, not a density. Give noise with sigma > 0, or a positive temperature=."
+            )
+        return value
+    if np.ndim(temperature) > 0:
+        raise ParameterError(f"{who}(temperature=...): needs one number, not an array.")
+    try:
+        value = float(temperature)
+    except (TypeError, ValueError):
+        raise ParameterError(f"{who}(temperature={temperature!r}): needs a number.") from None
+    if not (np.isfinite(value) and value > 0):
+        raise ParameterError(f"{who}(temperature={temperature!r}): must be finite and > 0.")
+    return value
+
+
+def momentum_of(dynamics: Any) -> float:
+    """The momentum of SGD, 0 for every dynamics that has none."""
+    return float(dynamics.momentum) if isinstance(dynamics, SGD) else 0.0
+
+
+def is_finite_sum(surface: Any) -> bool:
+    """Whether the gradient of SGD here is that of a real mini-batch, not Gaussian."""
+    return hasattr(surface, "example_gradients")
+
+
+def find_minima(who: str, surface: Any) -> tuple:
+    """``surface.minima()``, refused when empty."""
+    minima = tuple(surface.minima())
+    if not minima:
+        raise UnsoundError(
+            f"{who}: no minimum of {getattr(surface, 'name', 'the surface')!r} was found. "
+            "Check the formula and its parameters, or widen surface.minima(within=(low, high))."
+        )
+    return minima
+
+
+def check_index(i: int, n: int) -> int:
+    """A minimum's index as an int in ``0 .. n-1``; raises ParameterError otherwise."""
+    if not isinstance(i, (int, np.integer)) or isinstance(i, bool) or not 0 <= i < n:
+        raise ParameterError(
+            f"minimum {i!r}: this surface has {n} minima, numbered 0 to {n - 1} as in "
+            "surface.minima()."
+        )
+    return int(i)
+
+
+def check_points(points: Any, dim: int) -> np.ndarray:
+    """``points`` as float64 of shape (..., dim); raises ParameterError otherwise."""
+    points = np.asarray(points, dtype=float)
+    if points.ndim == 0 or points.shape[-1] != dim:
+        raise ParameterError(
+            f"points of shape {points.shape}: needs (..., {dim}), the last axis being the "
+            f"{dim} coordinate{'s' if dim > 1 else ''}"
+            + (", as in grid[:, None]." if dim == 1 else ".")
+        )
+    return points
+
+
+def check_edges(edges: Any) -> np.ndarray:
+    """Bin edges as float64 (b+1,), strictly increasing; infinite ends are allowed."""
+    try:
+        edges = np.asarray(edges, dtype=float)
+    except (TypeError, ValueError):
+        raise ParameterError("bin edges: needs one increasing array of numbers.") from None
+    if (
+        edges.ndim != 1
+        or len(edges) < 2
+        or np.isnan(edges).any()
+        or not (edges[1:] > edges[:-1]).all()
+    ):
+        raise ParameterError(
+            f"bin edges of shape {edges.shape}: needs at least two strictly increasing numbers, "
+            "one array per axis."
+        )
+    return edges
+
+
+def check_edge_pair(edges: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A pair of edge arrays, one per axis; raises ParameterError otherwise."""
+    try:
+        first, second = edges
+    except (TypeError, ValueError):
+        raise ParameterError("bin edges in 2-D: needs a pair (x_edges, y_edges).") from None
+    return check_edges(first), check_edges(second)
+
+
+@lru_cache(maxsize=32)
+def gauss_legendre(order: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of Gauss-Legendre quadrature on [0, 1]."""
+    x, w = np.polynomial.legendre.leggauss(order)
+    return (x + 1) / 2, w / 2
+
+
+def normal_interval(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``Phi(b) - Phi(a)`` for a <= b without cancellation in either tail."""
+    from scipy.special import ndtr
+
+    flip = a > 0
+    low, high = np.where(flip, -b, a), np.where(flip, -a, b)
+    return ndtr(high) - ndtr(low)

@@ -1,0 +1,263 @@
+"""Boltzmann-Gibbs in two dimensions: Gauss-Legendre on the cells of the basin-label grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import factorial
+from typing import Any
+
+import numpy as np
+
+from langevin.errors import UnsoundError
+from langevin.predict.common import (
+    check_edge_pair,
+    check_edges,
+    check_index,
+    check_points,
+    gauss_legendre,
+)
+from langevin.predict.gaussian import resolve_axes
+
+MAX_CELLS = 40_000_000
+CHUNK = 400_000  # quadrature points at a time: bounds the memory
+NEGLIGIBLE = 45.0  # a cell whose exp(-U/T) is below exp(-45) of its basin's peak is skipped
+
+
+@dataclass(frozen=True, eq=False)
+class GibbsPlane:
+    """``p(x, y) = exp(-U/T)/Z`` in 2-D over the box ``low`` to ``high`` (2,).
+
+    ``log_masses`` (n_minima + 1,) are those of the basins and, last, of the cells that belong to
+    none; ``scales`` (2,) the length per axis on which the density varies.
+    """
+
+    name: str
+    regime: str
+    temperature: float
+    surface: Any
+    low: np.ndarray
+    high: np.ndarray
+    scales: np.ndarray
+    log_masses: np.ndarray
+
+    @property
+    def _log_total(self) -> float:
+        top = self.log_masses.max()
+        return float(top + np.log(np.exp(self.log_masses - top).sum()))
+
+    @property
+    def unassigned(self) -> float:
+        """The probability of cells that flow to no known minimum."""
+        return float(np.exp(self.log_masses[-1] - self._log_total))
+
+    def density(self, points: Any) -> np.ndarray:
+        """The density at ``points`` (..., 2), shape (...)."""
+        points = check_points(points, 2)
+        return np.exp(-self.surface.energy(points) / self.temperature - self._log_total)
+
+    def occupation(self) -> np.ndarray:
+        """The probability of each basin, (n_minima,), over ``surface.basins()``'s own cells."""
+        return np.exp(self.log_masses[:-1] - self._log_total)
+
+    def ratio(self, i: int, j: int) -> float:
+        """``p_i / p_j`` for two minima; raises ParameterError for an unknown index."""
+        n = len(self.log_masses) - 1
+        i, j = check_index(i, n), check_index(j, n)
+        with np.errstate(over="ignore"):
+            return float(np.exp(self.log_masses[i] - self.log_masses[j]))
+
+    def cdf(self, x: Any) -> np.ndarray:
+        """Refused: a cdf needs one dimension."""
+        raise UnsoundError(
+            f"{self.name}: a cdf needs one dimension, this law has 2. Use "
+            ".bin_probabilities(edges, axes=k) for the marginal along axis k."
+        )
+
+    def bin_probabilities(
+        self, edges: Any, *, axes: int | tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """The probability of each bin: a pair of edge arrays -> (bx, by).
+
+        ``axes=k`` with ``edges`` (b+1,) gives the marginal along axis k, (b,). Infinite edges are
+        allowed. Raises ParameterError for malformed edges.
+        """
+        chosen = resolve_axes(2, axes)
+        if len(chosen) == 1:
+            whole, k = np.array([-np.inf, np.inf]), chosen[0]
+            pair = (check_edges(edges), whole) if k == 0 else (whole, check_edges(edges))
+            return self._bins(*pair).sum(axis=1 - k)
+        pair = check_edge_pair(edges)
+        return self._bins(*pair) if chosen == (0, 1) else self._bins(*pair[::-1]).T
+
+    def _bins(self, x_edges: np.ndarray, y_edges: np.ndarray) -> np.ndarray:
+        rules = []
+        for k, edges in enumerate((x_edges, y_edges)):
+            clipped = np.clip(edges, self.low[k], self.high[k])
+            cuts, owner = _subdivided(clipped, self.scales[k])
+            rules.append((cuts, owner))
+        (x, i), (y, j) = rules
+        result = np.zeros((len(x_edges) - 1) * (len(y_edges) - 1))
+        if len(x) < 2 or len(y) < 2:
+            return result.reshape(len(x_edges) - 1, -1)
+        lowest = min(m.energy for m in self.surface.minima())
+        quadrature = _Cells(self.surface, self.temperature, x, y, self.scales)
+        shift = np.exp(-lowest / self.temperature - self._log_total)
+        reference = np.full((len(x) - 1, len(y) - 1), lowest)
+        for a, b, _, weights in quadrature.chunks(reference):
+            flat = i[a] * (len(y_edges) - 1) + j[b]
+            result += np.bincount(flat, weights.sum(1) * shift, len(result))
+        return result.reshape(len(x_edges) - 1, len(y_edges) - 1)
+
+    @cached_property
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        minima = self.surface.minima()
+        lowest = min(minima, key=lambda m: m.energy)
+        grids = [
+            _subdivided(np.array([self.low[k], self.high[k]]), self.scales[k])[0] for k in (0, 1)
+        ]
+        quadrature = _Cells(self.surface, self.temperature, *grids, self.scales)
+        reference = np.full((len(grids[0]) - 1, len(grids[1]) - 1), lowest.energy)
+        mass, first, second = 0.0, np.zeros(2), np.zeros((2, 2))
+        for _, _, points, weights in quadrature.chunks(reference):
+            offset = (points - lowest.position).reshape(-1, 2)
+            w = weights.ravel()
+            mass += w.sum()
+            first += w @ offset
+            second += (offset * w[:, None]).T @ offset
+        mean = first / mass
+        return lowest.position + mean, second / mass - np.outer(mean, mean)
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (2,) and covariance (2, 2)."""
+        return self._moments
+
+
+def _subdivided(edges: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cut every bin into pieces at most ``scale`` wide: the cuts and each piece's bin."""
+    cuts, owner = [], []
+    for k, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        if b > a:
+            pieces = max(1, int(np.ceil((b - a) / scale - 1e-9)))
+            cuts.append(a + (b - a) * np.arange(pieces) / pieces)
+            owner += [k] * pieces
+    if not cuts:
+        return np.zeros(0), np.zeros(0, dtype=int)
+    last = edges[np.flatnonzero(np.diff(edges) > 0)[-1] + 1]
+    return np.concatenate([*cuts, [last]]), np.array(owner)
+
+
+def _order(panel: float, scale: float) -> int:
+    """The Gauss-Legendre order that integrates a Gaussian of width ``scale`` to 1e-13 a panel."""
+    for q in range(2, 9):
+        error = (1.5 * panel / scale) ** (2 * q) * factorial(q) ** 4
+        error /= (2 * q + 1) * factorial(2 * q) ** 3 * (2**q * factorial(q) / factorial(2 * q))
+        if error < 1e-13:
+            return q
+    return 9
+
+
+class _Cells:
+    """Tensor cells between cuts ``x`` and ``y``, with a Gauss-Legendre rule for each."""
+
+    def __init__(self, surface, temperature, x, y, scales):
+        self.surface, self.temperature, self.x, self.y = surface, temperature, x, y
+        if (len(x) - 1) * (len(y) - 1) > MAX_CELLS:
+            raise UnsoundError(
+                f"predict.boltzmann_gibbs: {(len(x) - 1) * (len(y) - 1):.1e} cells are needed at "
+                f"temperature {temperature:g} (at most {MAX_CELLS:.0e}): the wells are far "
+                "narrower than the surface. Use predict.laplace, which is accurate there."
+            )
+        self.orders = [_order(np.diff(c).max(), s) for c, s in zip((x, y), scales, strict=True)]
+
+    def _worth(self, reference: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Indices (i, j) of cells whose integrand is not negligible, some rows at a time."""
+        dx, dy = np.diff(self.x), np.diff(self.y)
+        cx, cy = self.x[:-1] + dx / 2, self.y[:-1] + dy / 2
+        rows = max(1, CHUNK // len(cy))
+        for i in range(0, len(cx), rows):
+            centres = np.stack(np.meshgrid(cx[i : i + rows], cy, indexing="ij"), axis=-1)
+            slope = np.abs(self.surface.gradient(centres))
+            # A first-order bound on how far below its centre the energy of a cell can reach.
+            slack = (slope[..., 0] * dx[i : i + rows, None] + slope[..., 1] * dy) / 2
+            rise = self.surface.energy(centres) - reference[i : i + rows] - slack
+            a, b = np.nonzero(rise < NEGLIGIBLE * self.temperature)
+            yield a + i, b
+
+    def chunks(self, reference: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+        """Cells (i, j), their nodes (k, q, 2) and weights (k, q) of ``exp(-(U - reference)/T)``."""
+        (nx, wx), (ny, wy) = (gauss_legendre(q) for q in self.orders)
+        node = np.stack(np.meshgrid(nx, ny, indexing="ij"), axis=-1).reshape(-1, 2)
+        weight = np.outer(wx, wy).ravel()
+        corner = [self.x, self.y]
+        size = max(1, CHUNK // len(weight))
+        for all_i, all_j in self._worth(reference):
+            for k in range(0, len(all_i), size):
+                i, j = all_i[k : k + size], all_j[k : k + size]
+                low = np.stack([corner[0][i], corner[1][j]], axis=-1)
+                width = np.stack([corner[0][i + 1], corner[1][j + 1]], axis=-1) - low
+                points = low[:, None, :] + width[:, None, :] * node
+                rise = self.surface.energy(points) - reference[i, j][:, None]
+                yield (
+                    i,
+                    j,
+                    points,
+                    np.exp(-rise / self.temperature) * weight * width.prod(1)[:, None],
+                )
+
+
+def _scales(surface: Any, temperature: float, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """``sqrt(T/U_xx)`` and ``sqrt(T/U_yy)`` at their smallest where the density is."""
+    minima = surface.minima()
+    grid = np.stack(
+        np.meshgrid(*(np.linspace(low[k], high[k], 65) for k in (0, 1)), indexing="ij"), axis=-1
+    ).reshape(-1, 2)
+    lowest = min(m.energy for m in minima)
+    probes = grid[surface.energy(grid) - lowest < 15 * temperature]
+    probes = np.concatenate([probes, [m.position for m in minima]])
+    curvature = np.einsum("nii->ni", surface.hessian(probes))
+    sharpest = np.nanmax(np.abs(curvature), axis=0)
+    return np.minimum(np.sqrt(temperature / np.maximum(sharpest, 1e-300)), high - low)
+
+
+def _cuts(basins: Any, axis: int, low: float, high: float, scale: float) -> np.ndarray:
+    """Cuts from low to high that contain every edge of the label grid's cells between them."""
+    start, stop, n = float(basins.low[axis]), float(basins.high[axis]), basins.labels.shape[axis]
+    lattice = start + (stop - start) * np.arange(n + 1) / n
+    lattice = lattice[(lattice > low) & (lattice < high)]
+    # Pieces of about one size, so that one order of quadrature is economical for all of them.
+    piece = max(scale / 4, min((stop - start) / n, scale))
+    return _subdivided(np.concatenate([[low], lattice, [high]]), piece)[0]
+
+
+def integrate_plane(
+    surface: Any, temperature: float, low: np.ndarray, high: np.ndarray, regime: str
+) -> GibbsPlane:
+    """Integrate every basin over the very cells that ``surface.basins().label`` looks up."""
+    basins, minima = surface.basins(), surface.minima()
+    scales = _scales(surface, temperature, low, high)
+    x, y = (_cuts(basins, k, low[k], high[k], scales[k]) for k in (0, 1))
+    quadrature = _Cells(surface, temperature, x, y, scales)
+    cx, cy = (x[:-1] + x[1:]) / 2, (y[:-1] + y[1:]) / 2
+    labels = basins.label(np.stack(np.meshgrid(cx, cy, indexing="ij"), axis=-1))
+    energies = np.array([m.energy for m in minima] + [min(m.energy for m in minima)])
+    reference = energies[labels]  # -1, unassigned, picks the last
+    masses = np.zeros(len(energies))
+    for i, j, _, weights in quadrature.chunks(reference):
+        label = labels[i, j] % len(energies)
+        masses += np.bincount(label, weights.sum(1), len(masses))
+    with np.errstate(divide="ignore"):
+        log_masses = np.log(masses) - energies / temperature
+    if not np.isfinite(log_masses[:-1]).any():
+        raise UnsoundError("predict.boltzmann_gibbs: exp(-U/T) does not integrate over the box.")
+    return GibbsPlane(
+        name="Boltzmann-Gibbs",
+        regime=regime,
+        temperature=temperature,
+        surface=surface,
+        low=low,
+        high=high,
+        scales=scales,
+        log_masses=log_masses,
+    )

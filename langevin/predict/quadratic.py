@@ -1,0 +1,173 @@
+"""The exact stationary covariance of the discrete chain on a quadratic surface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from langevin.dynamics import SGD
+from langevin.errors import ParameterError, UnsoundError
+from langevin.predict.common import find_minima, is_finite_sum, momentum_of, single_valued
+from langevin.predict.gaussian import GaussianMixture
+from langevin.predict.moments import BatchNoise, LinearChain, largest_rate
+
+WHO = "predict.quadratic"
+MAX_DATA_DIM = 48  # the batch-noise operator is dense on dim (dim + 1)/2 unknowns
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic(GaussianMixture):
+    """The stationary law of a linear chain: exact ``mean`` (dim,) and ``covariance``.
+
+    ``covariance`` is (dim, dim); with momentum (2 dim, 2 dim), positions first, then PyTorch's
+    momentum buffer. ``moments()`` is always that of the positions. ``gaussian`` says whether the
+    law itself is Gaussian, so that density and bins are exact: on real mini-batches it is not,
+    and they are those of the Gaussian with the exact covariance. ``circulation`` (dim, dim) is
+    the antisymmetric part of Cov(x_{t+1}, x_t): zero iff there is detailed balance, else the
+    area swept per step in each plane by the stationary current.
+    """
+
+    covariance: np.ndarray
+    circulation: np.ndarray
+    gaussian: bool
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean position (dim,): the minimum itself."""
+        return self.means[0]
+
+
+def quadratic(surface: Any, dynamics: Any) -> Quadratic:
+    """The exact stationary covariance of the discrete chain, any dimension, any step.
+
+    Constant noise, no momentum: ``Sigma H + H Sigma - eta H Sigma H = eta C/S``; C and H need not
+    commute. Momentum is PyTorch's, ``buf <- m buf + g, x <- x - eta buf``. Overdamped
+    (Euler-Maruyama): eta = dt, C/S = 2 T/dt. On least squares over data, SGD's mini-batch noise
+    depends on the state, and the second moment M about the minimum solves
+    ``M = E[(1 - eta A_B) M (1 - eta A_B)] + eta**2 E[b_B b_B^T]`` over all mini-batches B, with
+    A_B, b_B the batch's Hessian and its gradient at the minimum. That is linear in M; it is
+    solved exactly, for sampling with and without replacement, and with momentum.
+
+    Raises UnsoundError for a surface that is not quadratic, flat or inverted directions, a
+    learning rate at which the mean or the second moment diverges (naming the bound), and noise
+    that depends on the state of a formula. ParameterError for a batch that is not whole or is
+    larger than the data. Reference: Mandt, Hoffman & Blei 2017, Eq. 13 (the eta -> 0 limit).
+    """
+    single_valued(WHO, dynamics)
+    if not surface.hessian_is_constant:
+        raise UnsoundError(
+            f"{WHO}: the Hessian of {getattr(surface, 'name', 'the surface')!r} is not constant. "
+            "Use predict.chain in 1-D, predict.laplace or predict.boltzmann_gibbs for small "
+            "steps, or simulate."
+        )
+    hessian = np.asarray(surface.hessian(np.zeros(surface.dim)), dtype=float)
+    curvatures, axes = np.linalg.eigh((hessian + hessian.T) / 2)
+    if curvatures[0] <= 1e-12 * abs(curvatures[-1]):
+        raise UnsoundError(
+            f"{WHO}: the curvature {curvatures[0]:.3g} along one direction is not positive, so "
+            "nothing holds the chain there and no stationary law exists. Add l2=, or drop the "
+            "flat direction."
+        )
+    minimum = np.array(find_minima(WHO, surface)[0].position, dtype=float)
+    minimum = minimum - np.linalg.solve(hessian, surface.gradient(minimum))
+    chain = LinearChain(curvatures, float(dynamics.step_size), momentum_of(dynamics))
+    if chain.rate >= chain.bound:
+        raise UnsoundError(
+            f"{WHO}: the step {chain.rate:g} diverges: the largest curvature {curvatures[-1]:.6g} "
+            f"needs a learning rate (or dt) below {chain.bound:.6g}. Reduce it."
+        )
+    batches = is_finite_sum(surface) and isinstance(dynamics, SGD)
+    if batches:
+        noise = _batch_covariance(surface, dynamics, minimum, axes, chain)
+    else:
+        noise = axes.T @ _constant_covariance(surface, dynamics, minimum) @ axes
+    return _assemble(chain, noise, axes, minimum, gaussian=not batches)
+
+
+def _constant_covariance(surface: Any, dynamics: Any, minimum: np.ndarray) -> np.ndarray:
+    """The covariance of one step's Gaussian gradient noise (dim, dim), in the given axes."""
+    if not isinstance(dynamics, SGD):
+        return 2 * float(dynamics.temperature) / float(dynamics.step_size) * np.eye(len(minimum))
+    probes = minimum + np.array([np.zeros(len(minimum)), np.ones(len(minimum))])
+    here, away = surface.noise_covariance(probes)
+    if not np.allclose(here, away, rtol=1e-9, atol=0):
+        raise UnsoundError(
+            f"{WHO}: the gradient noise of this formula depends on the position. Use "
+            "predict.chain in 1-D, or simulate."
+        )
+    return np.asarray(here, dtype=float) / float(dynamics.batch_size)
+
+
+def _batch_covariance(
+    surface: Any, dynamics: SGD, minimum: np.ndarray, axes: np.ndarray, chain: LinearChain
+) -> np.ndarray:
+    """The stationary noise covariance of a mini-batch gradient, in the eigenbasis of H."""
+    noise = _batch_noise(surface, dynamics, minimum, axes)
+    gains = chain.position_gains()
+    if not noise.radius(gains) < 1 - 1e-12:
+        bound = largest_rate(chain.curvatures, chain.momentum, noise)
+        raise UnsoundError(
+            f"{WHO}: at learning_rate={chain.rate:g} the variance diverges, though the mean does "
+            f"not: the mini-batch curvature varies too much at batch_size={dynamics.batch_size:g}."
+            f" It needs a learning rate below {bound:.6g}, or larger batches."
+        )
+    return noise.total(noise.solve(gains))
+
+
+def _batch_noise(surface: Any, dynamics: SGD, minimum: np.ndarray, axes: np.ndarray) -> BatchNoise:
+    n, size = int(surface.n_examples), float(dynamics.batch_size)
+    if size != int(size):
+        raise ParameterError(
+            f"{WHO}: batch_size={size:g} on real data: needs a whole number of examples."
+        )
+    without = dynamics.sampling == "without_replacement"
+    if without and size > n:
+        raise ParameterError(
+            f"{WHO}: batch_size={size:g} without replacement from {n} examples. Give at most {n}, "
+            'or sampling="with_replacement".'
+        )
+    d = len(minimum)
+    if d > MAX_DATA_DIM:
+        raise UnsoundError(
+            f"{WHO}: the moment equation of mini-batch noise is solved up to dimension "
+            f"{MAX_DATA_DIM}, this surface has {d}. Simulate, or reduce the features."
+        )
+    b = np.asarray(surface.example_gradients(minimum), dtype=float)
+    b = (b - b.mean(axis=0)) @ axes
+    a = np.asarray(surface.example_hessians(minimum), dtype=float)
+    a = axes.T @ (a - a.mean(axis=0)) @ axes
+    flat = a.reshape(n, d * d)
+    spread = (flat.T @ flat / n).reshape(d, d, d, d).transpose(0, 2, 1, 3)
+    factor = float(dynamics.sampling_factor(surface)) / size
+    return BatchNoise(constant=b.T @ b / n, spread=spread, factor=factor)
+
+
+def _assemble(
+    chain: LinearChain, noise: np.ndarray, axes: np.ndarray, minimum: np.ndarray, gaussian: bool
+) -> Quadratic:
+    d = len(minimum)
+    full = chain.covariance(noise)
+    back = np.kron(np.eye(2), axes)
+    lagged = back @ (chain.step_matrix() @ full) @ back.T
+    full = back @ full @ back.T
+    full = (full + full.T) / 2
+    lagged = lagged[:d, :d]
+    regime = "exact for the discrete step on a quadratic surface, at any stable step size"
+    if not gaussian:
+        regime = (
+            "exact mean and covariance of the discrete step with real mini-batches; density and "
+            "bins are those of the Gaussian with that covariance, an approximation"
+        )
+    return Quadratic(
+        name="exact quadratic",
+        regime=regime,
+        temperature=None,
+        log_weights=np.zeros(1),
+        means=minimum[None],
+        covariances=full[None, :d, :d],
+        covariance=full if chain.momentum > 0 else full[:d, :d],
+        circulation=(lagged - lagged.T) / 2,
+        gaussian=gaussian,
+    )
