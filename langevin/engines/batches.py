@@ -42,7 +42,7 @@ class Batches:
         )
         if not self.permuted:
             return common
-        rows = max(1, math.isqrt(n))
+        rows = max(2, math.isqrt(n))  # one row alone could only be rotated
         return (*common, np.uint32(rows), np.uint32(-(-n // rows)), np.int64(_rounds(rows)))
 
     @property

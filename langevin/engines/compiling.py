@@ -26,6 +26,7 @@ from numba.extending import intrinsic
 # No nnan, no ninf: they would make isnan(nan) False and kill divergence detection.
 FASTMATH = {"contract", "nsz"}
 OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy"}
+INLINED = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _loaded: dict[str, python_types.ModuleType] = {}
 
 
@@ -108,7 +109,7 @@ def _decorate(module: python_types.ModuleType, entry: str) -> None:
         if key == entry:
             setattr(module, key, njit(nogil=True, cache=True, **OPTIONS)(value))
         else:
-            setattr(module, key, njit(forceinline=True, **OPTIONS)(value))
+            setattr(module, key, njit(**INLINED, **OPTIONS)(value))
 
 
 def scalar_function(text: str, entry: str):

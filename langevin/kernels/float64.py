@@ -110,6 +110,8 @@ def circular(x):
     r = x - k * real(1.57079625129699707031)
     r = r - k * real(7.54978941586159635335e-8)
     r = r - k * real(5.39030285815811905290e-15)
+    r = real(0.8) if r > real(0.8) else r  # beyond the range: inaccurate, still bounded
+    r = real(-0.8) if r < real(-0.8) else r
     s, c = sine_cosine(r)
     return s, c, n
 
@@ -140,7 +142,8 @@ def tanh(x):
     a = real(25) if a > real(25) else a
     large = real(1) - real(2) / (exp(a + a) + real(1))
     large = -large if x < real(0) else large
-    return small if z < real(0.390625) else large + (x - x)
+    y = small if z < real(0.390625) else large
+    return y if x == x else x
 
 
 def sqrt(x):
@@ -150,4 +153,4 @@ def sqrt(x):
 
 def sign(x):
     """-1, 0 or 1."""
-    return real(1) if x > real(0) else (real(-1) if x < real(0) else real(0))
+    return real(1) if x > real(0) else (real(-1) if x < real(0) else x * real(0))

@@ -18,32 +18,11 @@ from langevin.predict.common import (
     single_valued,
 )
 from langevin.predict.elimination import Factors, eliminate, quasi_stationary, slowest_mode
+from langevin.predict.kernel import Step, build, living, node_spacing
 from langevin.predict.smoothed import SmoothedLaw
 
-WINDOW = 8.5  # standard deviations of a step kept: the tail beyond is 2e-17
 FOREVER = 1e15  # steps: a longer lifetime is below rounding
-MAX_NODES = 200_000
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One step of a 1-D chain, ``x -> N(mean(x), variance(x))``, arrays (n,) in and out."""
-
-    surface: Any
-    rate: float
-    noise: float | None  # the variance of one step, or None: rate**2 C(x) / batch_size
-    batch_size: float = 1.0
-
-    def mean(self, x: np.ndarray) -> np.ndarray:
-        """``x - eta U'(x)``."""
-        return x - self.rate * self.surface.gradient(x[:, None])[:, 0]
-
-    def variance(self, x: np.ndarray) -> np.ndarray:
-        """``eta**2 C(x)/S`` for SGD, ``2 T dt`` for Euler-Maruyama."""
-        if self.noise is not None:
-            return np.full(x.shape, self.noise)
-        c = self.surface.noise_covariance(x[:, None])[:, 0, 0]
-        return self.rate**2 * c / self.batch_size
+CHECKED_NODES = 20_000  # up to which every law is solved twice to measure its error
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +31,8 @@ class Chain(SmoothedLaw):
 
     ``lifetime`` is the mean number of **steps** before a replica in this law escapes to infinity,
     ``1/(1 - lambda)``, inf where that is below rounding. ``nodes`` (n,) are the quadrature points
-    and ``residual`` the eigenvector's residual in the 1-norm.
+    and ``residual`` the eigenvector's residual in the 1-norm. ``error`` is the largest change of a
+    cumulative probability when the nodes are a quarter closer, nan where that was not tried.
     """
 
     step: Step
@@ -61,6 +41,8 @@ class Chain(SmoothedLaw):
     factors: Factors
     lost: float
     residual: float
+    spacing: float
+    error: float
     unit: float
 
     @property
@@ -118,29 +100,46 @@ class Chain(SmoothedLaw):
         if start is None:
             start = [m.position for m in self.step.surface.minima()]
         x = np.atleast_2d(check_points(start, 1))[:, 0]
-        if not ((x >= self.low) & (x <= self.high)).all():
-            raise ParameterError(
-                f"at(start={start!r}): every start must lie in [{self.low:.6g}, {self.high:.6g}], "
-                "the region that does not escape to infinity."
-            )
+        grid = self._grid_around(x, step)
         centres, spreads = self.step.mean(x), np.sqrt(self.step.variance(x))
         weights = np.full(len(x), 1 / len(x))
         if step > 1:
-            h = self.nodes[1] - self.nodes[0]
-            z = (self.nodes[:, None] - centres) / spreads
+            matrix = grid.matrix
+            h = grid.nodes[1] - grid.nodes[0]
+            z = (grid.nodes[:, None] - centres) / spreads
             weights = np.exp(-(z**2) / 2) @ (weights / (spreads * np.sqrt(2 * np.pi))) * h
             for _ in range(step - 2):
-                weights = self.matrix @ weights
-            centres, spreads = self.centres, self.spreads
+                weights = matrix @ weights
+            centres, spreads = grid.centres, grid.spreads
         return SmoothedLaw(
             name=f"{self.name}, step {step}",
             regime=f"exact law {step} steps after the start, among replicas still alive",
             centres=centres,
             spreads=spreads,
             weights=weights,
-            low=self.low,
-            high=self.high,
+            low=grid.low,
+            high=grid.high,
             thresholds=self.thresholds,
+        )
+
+    def _grid_around(self, x: np.ndarray, steps: int) -> Any:
+        """This chain, or a kernel on a wider grid where the way in from ``x`` leaves its own."""
+        orbit, spread = [x], np.sqrt(self.step.variance(x)).max()
+        for _ in range(min(steps, 60)):
+            with np.errstate(all="ignore"):
+                orbit.append(self.step.mean(orbit[-1]))
+        low, high = np.min(orbit), np.max(orbit)
+        reach = 10 * spread + (self.high - self.low) / 10
+        if np.isfinite(low + high):
+            if low - reach / 2 >= self.low and high + reach / 2 <= self.high:
+                return self
+            wide = min(low - reach, self.low), max(high + reach, self.high)
+            alive = living(self.step, *wide)
+            if ((x >= alive[0]) & (x <= alive[1])).all():
+                return build(self.step, *alive, self.spacing)
+        raise ParameterError(
+            f"at(start={np.round(x, 6).tolist()}): a start escapes to infinity at this step. Start "
+            f"between {self.low:.6g} and {self.high:.6g}."
         )
 
 
@@ -148,10 +147,10 @@ def chain(surface: Any, dynamics: Any, *, spacing: float = 0.4) -> Chain:
     """The stationary law of the discrete step, ``x -> N(x - eta U'(x), v(x))``, in 1-D.
 
     SGD: ``v = eta**2 C(x)/S``; Overdamped (Euler-Maruyama): ``eta = dt``, ``v = 2 T dt``. The
-    integral equation ``lambda p(y) = int N(y; x - eta U'(x), v(x)) p(x) dx`` is solved on equidistant
-    nodes, ``spacing`` (at most 0.5) standard deviations of a step apart, where the trapezoid rule
-    is accurate to rounding. On a surface that grows faster than quadratically the chain escapes in the
-    end and this law is quasi-stationary: ``.lifetime`` says for how many steps it holds.
+    integral equation ``lambda p(y) = int N(y; x - eta U'(x), v(x)) p(x) dx`` is solved on nodes
+    ``spacing`` (at most 0.5) standard deviations of a step apart, where the trapezoid rule is
+    accurate to rounding. On a surface that grows faster than quadratically the chain escapes in
+    the end and this law is quasi-stationary: ``.lifetime`` says for how many steps it holds.
 
     Raises UnsoundError for momentum, more than one dimension, mini-batches of real data, zero
     noise, a step that diverges, or a lifetime that leaves no time to relax.
@@ -171,19 +170,31 @@ def chain(surface: Any, dynamics: Any, *, spacing: float = 0.4) -> Chain:
     low, high = _first_box(surface, temperature)
     result = None
     for _ in range(12):
-        inner_low, inner_high = _living(step, low, high)
-        previous, result = (
-            result,
-            _solve(step, surface, inner_low, inner_high, spacing, temperature),
-        )
-        trapped_low, trapped_high = inner_low > low, inner_high < high
+        alive = living(step, low, high)
+        nearest = node_spacing(step, *alive, spacing, temperature)
+        previous, result = result, _solve(step, *alive, nearest)
+        trapped_low, trapped_high = alive[0] > low, alive[1] < high
         if result.lost < 1e-15 or (trapped_low and trapped_high):
             break
         if previous is not None and abs(result.lost - previous.lost) <= 1e-6 * result.lost:
             break
         reach = (high - low) / 8
         low, high = low - (0 if trapped_low else reach), high + (0 if trapped_high else reach)
-    return _checked(replace(result, unit=1.0 if isinstance(dynamics, SGD) else step.rate))
+    unit = 1.0 if isinstance(dynamics, SGD) else step.rate
+    return _checked(replace(result, unit=unit, error=_change(result)))
+
+
+def _change(result: Chain) -> float:
+    """The largest change of the cdf, at thresholds and quantiles, with nodes closer by a quarter.
+
+    Rounding where the gradient is smooth; not so across a jump of it, as of abs(x) at 0.
+    """
+    if len(result.nodes) > CHECKED_NODES:
+        return np.nan
+    closer = _solve(result.step, result.low, result.high, 0.77 * result.spacing)
+    quantiles = np.searchsorted(np.cumsum(result.weights), np.arange(1, 10) / 10)
+    x = np.concatenate([result.thresholds, result.nodes[quantiles]])
+    return float(np.abs(closer.cdf(x) - result.cdf(x)).max())
 
 
 def _step_of(surface: Any, dynamics: Any) -> Step:
@@ -232,108 +243,32 @@ def _refuse_certain_divergence(surface: Any, rate: float) -> None:
         )
 
 
-def _living(step: Step, low: float, high: float) -> tuple[float, float]:
-    """The part of [low, high] from which the noise-free map does not run away.
-
-    Beyond an unstable period-2 orbit each step overshoots farther than the last; a grid that
-    reached across it would hold mass that in truth escapes.
-    """
-    x = np.linspace(low, high, 4001)
-    centre, reach = (low + high) / 2, (high - low) / 2
-    y, alive = x.copy(), np.ones(x.shape, dtype=bool)
-    for _ in range(200):
-        with np.errstate(all="ignore"):
-            y = np.where(alive, step.mean(np.where(alive, y, centre)), y)
-            alive &= np.isfinite(y) & (np.abs(y - centre) <= 8 * reach)
-    alive[1:-1] &= alive[2:] & alive[:-2]  # an unstable fixed point hit exactly never leaves
-    if alive.sum() < 3:
-        raise UnsoundError(
-            f"predict.chain: the step {step.rate:g} diverges from everywhere on this surface. "
-            "Reduce the learning rate (or dt)."
-        )
-    inside = np.flatnonzero(alive)
-    return float(x[inside[0]]), float(x[inside[-1]])
-
-
-def _node_spacing(
-    step: Step, surface: Any, low: float, high: float, spacing: float, temperature: float
-) -> float:
-    """``spacing`` standard deviations of the narrowest kernel, where the law has its mass.
-
-    As a function of x the kernel N(y; m(x), s**2) is s/|m'| wide: where the map is steep
-    (a step that overshoots) the nodes must be closer than the step's own width asks.
-    """
-    x = np.linspace(low, high, 4001)
-    energy = surface.energy(x[:, None])
-    top = max(m.energy for m in surface.minima())
-    bulk = energy < top + 20 * temperature
-    spread = np.sqrt(step.variance(x))
-    if not (spread[bulk] > 0).all():
-        raise UnsoundError("predict.chain: the gradient noise vanishes inside the domain.")
-    slope = np.abs(np.gradient(step.mean(x), x))
-    return spacing * float((spread / np.maximum(1.0, slope))[bulk].min())
-
-
-def _solve(
-    step: Step, surface: Any, low: float, high: float, spacing: float, temperature: float
-) -> Chain:
-    """Discretise the kernel on midpoint nodes of [low, high] and find its leading eigenvector."""
-    from scipy.sparse import coo_array
-
-    target = _node_spacing(step, surface, low, high, spacing, temperature)
-    n = max(int(np.ceil((high - low) / target)), 32)
-    if n > MAX_NODES:
-        raise UnsoundError(
-            f"predict.chain: a step of {step.rate:g} needs {n} nodes (at most {MAX_NODES}). With "
-            "steps so small the chain has the continuum's law: use predict.boltzmann_gibbs."
-        )
-    h = (high - low) / n
-    x = low + h * (np.arange(n) + 0.5)
-    m, s = step.mean(x), np.sqrt(step.variance(x))
-    lowest = np.ceil((m - WINDOW * s - x[0]) / h).astype(np.int64)
-    rows = lowest[:, None] + np.arange(int(np.ceil(2 * WINDOW * s.max() / h)) + 1)
-    z = (x[0] + h * rows - m[:, None]) / s[:, None]
-    values = np.where(z <= WINDOW, np.exp(-(z**2) / 2) * h / (s[:, None] * np.sqrt(2 * np.pi)), 0)
-    inside = (rows >= 0) & (rows < n) & (values > 0)
-    loss = np.where((rows < 0) | (rows >= n), values, 0).sum(1)
-    columns = np.broadcast_to(np.arange(n)[:, None], rows.shape)
-    entries = rows[inside], columns[inside], values[inside]
-    # States that no step reaches (far tails, strong drift) would make the chain reducible.
-    keep = _reachable(n, *entries[:2], int(np.argmin(np.abs(x - surface.minima()[0].position[0]))))
-    index = np.cumsum(keep) - 1
-    kept = keep[entries[0]] & keep[entries[1]]
-    rows, columns, values = index[entries[0][kept]], index[entries[1][kept]], entries[2][kept]
-    factors = eliminate(rows, columns, values, loss[keep])
-    p, lost = quasi_stationary(factors, loss[keep])
-    matrix = coo_array((values, (rows, columns)), shape=(keep.sum(),) * 2).tocsr()
+def _solve(step: Step, low: float, high: float, spacing: float) -> Chain:
+    """Discretise the kernel on [low, high] and find its leading eigenvector."""
+    surface = step.surface
+    kernel = build(step, low, high, spacing).reachable(surface.minima()[0].position[0])
+    factors = eliminate(kernel.rows, kernel.columns, kernel.values, kernel.loss)
+    p, lost = quasi_stationary(factors, kernel.loss)
+    matrix = kernel.matrix
     return Chain(
         name="discrete chain",
         regime="",
-        centres=m[keep],
-        spreads=s[keep],
+        centres=kernel.centres,
+        spreads=kernel.spreads,
         weights=p,
         low=low,
         high=high,
         thresholds=np.asarray(surface.basins().thresholds, dtype=float),
         step=step,
-        nodes=x[keep],
+        nodes=kernel.nodes,
         matrix=matrix,
         factors=factors,
         lost=lost,
         residual=float(np.abs(matrix @ p - (1 - lost) * p).sum()),
+        spacing=spacing,
+        error=np.nan,
         unit=1.0,
     )
-
-
-def _reachable(n: int, rows: np.ndarray, columns: np.ndarray, start: int) -> np.ndarray:
-    """The states (n,) that the chain can visit from ``start``: a contiguous run of nodes."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import breadth_first_order
-
-    graph = coo_array((np.ones(len(rows)), (columns, rows)), shape=(n, n)).tocsr()
-    keep = np.zeros(n, dtype=bool)
-    keep[breadth_first_order(graph, start, return_predecessors=False)] = True
-    return keep
 
 
 def _checked(result: Chain) -> Chain:
@@ -343,8 +278,14 @@ def _checked(result: Chain) -> Chain:
             f"predict.chain: the eigenvector's residual is {result.residual:.1e}, not below 1e-9. "
             "Give a smaller spacing=, or simulate."
         )
+    if result.error > 1e-3:
+        raise UnsoundError(
+            f"predict.chain: probabilities change by {result.error:.1e} with closer nodes: the "
+            "gradient jumps, or changes within one step. Give a smaller spacing=, or simulate."
+        )
+    accuracy = f" (probabilities to about {result.error:.0e})" if result.error > 1e-9 else ""
     if np.isinf(result.lifetime):
-        return replace(result, regime="exact for the discrete step, at any step size")
+        return replace(result, regime="exact for the discrete step, at any step size" + accuracy)
     if result.lifetime < 100 * result.relaxation_steps:
         raise UnsoundError(
             f"predict.chain: replicas escape to infinity after {result.lifetime:.3g} steps on "
@@ -353,6 +294,6 @@ def _checked(result: Chain) -> Chain:
         )
     regime = (
         "exact for the discrete step while replicas survive: quasi-stationary, a replica escapes "
-        f"to infinity after {result.lifetime:.3g} steps on average"
+        f"to infinity after {result.lifetime:.3g} steps on average{accuracy}"
     )
     return replace(result, regime=regime)

@@ -104,12 +104,7 @@ def check_edges(edges: Any) -> np.ndarray:
         edges = np.asarray(edges, dtype=float)
     except (TypeError, ValueError):
         raise ParameterError("bin edges: needs one increasing array of numbers.") from None
-    if (
-        edges.ndim != 1
-        or len(edges) < 2
-        or np.isnan(edges).any()
-        or not (edges[1:] > edges[:-1]).all()
-    ):
+    if edges.ndim != 1 or len(edges) < 2 or not (edges[1:] > edges[:-1]).all():
         raise ParameterError(
             f"bin edges of shape {edges.shape}: needs at least two strictly increasing numbers, "
             "one array per axis."

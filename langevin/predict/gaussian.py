@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def _rectangles(
     scale = min(sx, sy / abs(slope)) if slope else sx
     nodes, weights = gauss_legendre(12)
     result = np.zeros((len(x_edges) - 1, len(y_edges) - 1))
-    for row, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for row, (a, b) in enumerate(pairwise(edges)):
         if b <= a:
             continue
         panels = np.linspace(a, b, max(1, int(np.ceil((b - a) / scale))) + 1)

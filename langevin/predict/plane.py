@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import factorial
 from typing import Any
 
@@ -20,7 +21,7 @@ from langevin.predict.common import (
 )
 from langevin.predict.gaussian import resolve_axes
 
-MAX_CELLS = 40_000_000
+MAX_CELLS = 50_000_000
 CHUNK = 400_000  # quadrature points at a time: bounds the memory
 NEGLIGIBLE = 45.0  # a cell whose exp(-U/T) is below exp(-45) of its basin's peak is skipped
 
@@ -104,8 +105,7 @@ class GibbsPlane:
         lowest = min(m.energy for m in self.surface.minima())
         quadrature = _Cells(self.surface, self.temperature, x, y, self.scales)
         shift = np.exp(-lowest / self.temperature - self._log_total)
-        reference = np.full((len(x) - 1, len(y) - 1), lowest)
-        for a, b, _, weights in quadrature.chunks(reference):
+        for a, b, _, weights in quadrature.chunks(np.array([lowest])):
             flat = i[a] * (len(y_edges) - 1) + j[b]
             result += np.bincount(flat, weights.sum(1) * shift, len(result))
         return result.reshape(len(x_edges) - 1, len(y_edges) - 1)
@@ -114,13 +114,11 @@ class GibbsPlane:
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         minima = self.surface.minima()
         lowest = min(minima, key=lambda m: m.energy)
-        grids = [
-            _subdivided(np.array([self.low[k], self.high[k]]), self.scales[k])[0] for k in (0, 1)
-        ]
+        box = np.stack([self.low, self.high])
+        grids = [_subdivided(box[:, k], self.scales[k])[0] for k in (0, 1)]
         quadrature = _Cells(self.surface, self.temperature, *grids, self.scales)
-        reference = np.full((len(grids[0]) - 1, len(grids[1]) - 1), lowest.energy)
         mass, first, second = 0.0, np.zeros(2), np.zeros((2, 2))
-        for _, _, points, weights in quadrature.chunks(reference):
+        for _, _, points, weights in quadrature.chunks(np.array([lowest.energy])):
             offset = (points - lowest.position).reshape(-1, 2)
             w = weights.ravel()
             mass += w.sum()
@@ -137,7 +135,7 @@ class GibbsPlane:
 def _subdivided(edges: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Cut every bin into pieces at most ``scale`` wide: the cuts and each piece's bin."""
     cuts, owner = [], []
-    for k, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (a, b) in enumerate(pairwise(edges)):
         if b > a:
             pieces = max(1, int(np.ceil((b - a) / scale - 1e-9)))
             cuts.append(a + (b - a) * np.arange(pieces) / pieces)
@@ -159,19 +157,36 @@ def _order(panel: float, scale: float) -> int:
 
 
 class _Cells:
-    """Tensor cells between cuts ``x`` and ``y``, with a Gauss-Legendre rule for each."""
+    """Tensor cells between cuts ``x`` and ``y``, with a Gauss-Legendre rule for each.
+
+    ``labels`` (nx, ny) says to which of several reference energies a cell belongs.
+    """
 
     def __init__(self, surface, temperature, x, y, scales):
         self.surface, self.temperature, self.x, self.y = surface, temperature, x, y
+        self.labels = None
         if (len(x) - 1) * (len(y) - 1) > MAX_CELLS:
             raise UnsoundError(
                 f"predict.boltzmann_gibbs: {(len(x) - 1) * (len(y) - 1):.1e} cells are needed at "
-                f"temperature {temperature:g} (at most {MAX_CELLS:.0e}): the wells are far "
-                "narrower than the surface. Use predict.laplace, which is accurate there."
+                f"temperature {temperature:g} (at most {MAX_CELLS:.0e}): the density is far "
+                "narrower than the box it fills. Use predict.laplace (accurate where T is small), "
+                "or simulate."
             )
         self.orders = [_order(np.diff(c).max(), s) for c, s in zip((x, y), scales, strict=True)]
 
-    def _worth(self, reference: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def assign(self, basins: Any) -> None:
+        """Look up the basin of every cell at its centre: -1 where it has none."""
+        cx, cy = ((c[:-1] + c[1:]) / 2 for c in (self.x, self.y))
+        self.labels = np.empty((len(cx), len(cy)), dtype=np.int16)
+        rows = max(1, CHUNK // len(cy))
+        for i in range(0, len(cx), rows):
+            centres = np.stack(np.meshgrid(cx[i : i + rows], cy, indexing="ij"), axis=-1)
+            self.labels[i : i + rows] = basins.label(centres)
+
+    def _reference(self, i: Any, j: Any, energies: np.ndarray) -> np.ndarray | float:
+        return energies[0] if self.labels is None else energies[self.labels[i, j]]
+
+    def _worth(self, energies: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Indices (i, j) of cells whose integrand is not negligible, some rows at a time."""
         dx, dy = np.diff(self.x), np.diff(self.y)
         cx, cy = self.x[:-1] + dx / 2, self.y[:-1] + dy / 2
@@ -181,24 +196,29 @@ class _Cells:
             slope = np.abs(self.surface.gradient(centres))
             # A first-order bound on how far below its centre the energy of a cell can reach.
             slack = (slope[..., 0] * dx[i : i + rows, None] + slope[..., 1] * dy) / 2
-            rise = self.surface.energy(centres) - reference[i : i + rows] - slack
+            reference = self._reference(slice(i, i + rows), slice(None), energies)
+            rise = self.surface.energy(centres) - reference - slack
             a, b = np.nonzero(rise < NEGLIGIBLE * self.temperature)
             yield a + i, b
 
-    def chunks(self, reference: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-        """Cells (i, j), their nodes (k, q, 2) and weights (k, q) of ``exp(-(U - reference)/T)``."""
+    def chunks(self, energies: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+        """Cells (i, j), their nodes (k, q, 2) and weights (k, q) of ``exp(-(U - energy)/T)``.
+
+        The energy subtracted is ``energies[label]`` of the cell; the first if none is assigned.
+        """
         (nx, wx), (ny, wy) = (gauss_legendre(q) for q in self.orders)
         node = np.stack(np.meshgrid(nx, ny, indexing="ij"), axis=-1).reshape(-1, 2)
         weight = np.outer(wx, wy).ravel()
         corner = [self.x, self.y]
         size = max(1, CHUNK // len(weight))
-        for all_i, all_j in self._worth(reference):
+        for all_i, all_j in self._worth(energies):
             for k in range(0, len(all_i), size):
                 i, j = all_i[k : k + size], all_j[k : k + size]
                 low = np.stack([corner[0][i], corner[1][j]], axis=-1)
                 width = np.stack([corner[0][i + 1], corner[1][j + 1]], axis=-1) - low
                 points = low[:, None, :] + width[:, None, :] * node
-                rise = self.surface.energy(points) - reference[i, j][:, None]
+                reference = np.broadcast_to(self._reference(i, j, energies), i.shape)
+                rise = self.surface.energy(points) - reference[:, None]
                 yield (
                     i,
                     j,
@@ -227,7 +247,7 @@ def _cuts(basins: Any, axis: int, low: float, high: float, scale: float) -> np.n
     lattice = start + (stop - start) * np.arange(n + 1) / n
     lattice = lattice[(lattice > low) & (lattice < high)]
     # Pieces of about one size, so that one order of quadrature is economical for all of them.
-    piece = max(scale / 4, min((stop - start) / n, scale))
+    piece = max(scale / 2, min((stop - start) / n, scale))
     return _subdivided(np.concatenate([[low], lattice, [high]]), piece)[0]
 
 
@@ -239,13 +259,11 @@ def integrate_plane(
     scales = _scales(surface, temperature, low, high)
     x, y = (_cuts(basins, k, low[k], high[k], scales[k]) for k in (0, 1))
     quadrature = _Cells(surface, temperature, x, y, scales)
-    cx, cy = (x[:-1] + x[1:]) / 2, (y[:-1] + y[1:]) / 2
-    labels = basins.label(np.stack(np.meshgrid(cx, cy, indexing="ij"), axis=-1))
+    quadrature.assign(basins)
     energies = np.array([m.energy for m in minima] + [min(m.energy for m in minima)])
-    reference = energies[labels]  # -1, unassigned, picks the last
     masses = np.zeros(len(energies))
-    for i, j, _, weights in quadrature.chunks(reference):
-        label = labels[i, j] % len(energies)
+    for i, j, _, weights in quadrature.chunks(energies):  # label -1, unassigned, is the last
+        label = quadrature.labels[i, j] % len(energies)
         masses += np.bincount(label, weights.sum(1), len(masses))
     with np.errstate(divide="ignore"):
         log_masses = np.log(masses) - energies / temperature

@@ -41,7 +41,8 @@ class SmoothedLaw:
         return result
 
     @cached_property
-    def _alive(self) -> float:
+    def surviving(self) -> float:
+        """The mass still in the living region; every probability is relative to it."""
         return float(self._masses(np.array([-np.inf, np.inf]))[0])
 
     def density(self, points: Any) -> np.ndarray:
@@ -56,23 +57,23 @@ class SmoothedLaw:
             scale = self.weights[part] / (self.spreads[part] * np.sqrt(2 * np.pi))
             total += scale @ np.exp(-(z**2) / 2)
         total[(y < self.low) | (y > self.high)] = 0.0
-        return (total / self._alive).reshape(points.shape)
+        return (total / self.surviving).reshape(points.shape)
 
     def cdf(self, x: Any) -> np.ndarray:
         """The cumulative probability at ``x`` (any shape)."""
         x = np.asarray(x, dtype=float)
         unique, back = np.unique(x, return_inverse=True)
         steps = self._masses(np.concatenate([[-np.inf], unique]))
-        return (np.cumsum(steps) / self._alive)[back].reshape(x.shape)
+        return (np.cumsum(steps) / self.surviving)[back].reshape(x.shape)
 
     def bin_probabilities(self, edges: Any) -> np.ndarray:
         """The probability of each bin of ``edges`` (b+1,), shape (b,)."""
-        return self._masses(check_edges(edges)) / self._alive
+        return self._masses(check_edges(edges)) / self.surviving
 
     def occupation(self) -> np.ndarray:
         """The probability of each basin, (n_minima,), in the order of ``surface.minima()``."""
         edges = np.concatenate([[-np.inf], self.thresholds, [np.inf]])
-        return self._masses(edges) / self._alive
+        return self._masses(edges) / self.surviving
 
     def ratio(self, i: int, j: int) -> float:
         """``p_i / p_j`` for two minima; raises ParameterError for an unknown index."""

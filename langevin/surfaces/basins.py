@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from langevin.errors import UnsoundError
 from langevin.surfaces import confinement, scan
 from langevin.surfaces.critical_points import search_box
-from langevin.surfaces.flow import labels_by_flow, quench, trap_radii
+from langevin.surfaces.flow import Traps, labels_by_flow, quench
 
 CELLS = 512  # of the two-dimensional label grid, per axis
 
@@ -65,7 +67,7 @@ def _thresholds(surface, minima: list[float]) -> np.ndarray:
     barriers = scan.stationary_points(surface, min(low, *minima, low), max(high, *minima), False)
     barriers = [p.x for p in barriers if p.kind in ("maximum", "pole")]
     thresholds = []
-    for a, b in zip(minima[:-1], minima[1:], strict=True):
+    for a, b in itertools.pairwise(minima):
         between = [x for x in barriers if a < x < b]
         if not between:
             x = np.linspace(a, b, 10_001)
@@ -77,13 +79,13 @@ def _thresholds(surface, minima: list[float]) -> np.ndarray:
 
 
 def _label_box(surface) -> tuple[np.ndarray, np.ndarray]:
-    """The surface's own box, or one reaching four times as high as its highest saddle."""
+    """The surface's own box, or one reaching twice as high as its highest saddle."""
     if getattr(surface, "_box", None) is not None:
         return search_box(surface)
     minima = surface.minima()
     lowest = min(m.energy for m in minima)
     heights = [s.energy for s in surface.saddles()] + [m.energy for m in minima]
-    rise = 4 * (max(heights) - lowest)
+    rise = 2 * (max(heights) - lowest)
     try:
         confinement.require_confining(surface, 1e-9)
         low, high = confinement.level_box(surface, lowest + (rise or 1.0))
@@ -97,7 +99,7 @@ def _label_grid(surface, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     minima = surface.minima()
     if len(minima) == 1 and _confines(surface):
         return np.zeros((CELLS, CELLS), np.int16)
-    traps = trap_radii(surface, high - low)
+    traps = Traps(surface, high - low)
     n = 64
     everywhere = np.ones((n, n), bool)
     labels = _flowed(surface, low, high, np.full((n, n), -1, np.int16), everywhere, None, traps)

@@ -26,17 +26,21 @@ def bounds(surface, temperature: float, depth: float = 30.0) -> tuple[np.ndarray
 
 
 def require_confining(surface, temperature: float) -> None:
-    """Raises UnsoundError unless U outgrows ``dim T log|x|`` far out, as far as sampling can tell."""
+    """Raises UnsoundError unless U outgrows ``dim T log|x|`` far out, as sampling can tell."""
     growth = _growth(surface)
     if growth is None:
         growth = _sampled_growth(surface)
     if not growth > surface.dim * temperature:
         name = getattr(surface, "name", type(surface).__name__)
+        if growth > 0:
+            what = f"far out it grows only like {growth:.3g} log|x|"
+            remedy = f"Lower the temperature below {growth / surface.dim:.3g}, or add"
+        else:
+            what, remedy = "far out it does not grow in every direction", "Add"
         raise UnsoundError(
-            f"the surface {name!r} does not confine: far out it grows like {growth:.3g} log|x|, "
-            f"and exp(-U/T) at temperature {temperature:g} needs more than "
-            f"{surface.dim * temperature:g}. There is no stationary density. Add a confining term "
-            "such as 0.01*x**4, or lower the temperature if U grows at all."
+            f"the surface {name!r} does not confine at temperature {temperature:g}: {what}, so "
+            f"exp(-U/T) has no finite integral and there is no stationary density. {remedy} a "
+            "confining term such as 0.01*x**4."
         )
 
 
@@ -119,7 +123,7 @@ def level_box(surface, level: float) -> tuple[np.ndarray, np.ndarray]:
     positions = np.array([m.position for m in minima])
     hessians = np.array([m.hessian for m in minima])
     rise = level - np.array([m.energy for m in minima])
-    curvature = np.maximum(np.abs(hessians).max((1, 2)), 1e-12)
+    curvature = np.maximum(np.nan_to_num(np.abs(hessians), nan=1.0).max((1, 2)), 1e-12)
     scale = np.sqrt(2 * np.maximum(rise, 1e-12) / curvature)
 
     which = np.repeat(np.arange(n), 2 * dim)

@@ -52,6 +52,8 @@ def find_minima(surface, within: tuple[Any, Any] | None = None) -> tuple[Minimum
     if len(found):
         return tuple(_points(surface, found, high - low, Minimum))
     box = f"[{_show(low)}, {_show(high)}]"
+    if within is None and (surface.hessian_is_constant or _polynomial(surface) is not None):
+        box = "the whole space"
     if flat:
         raise UnsoundError(
             f"the minima of {_name(surface)} are not isolated: the surface is flat along a "
@@ -59,7 +61,7 @@ def find_minima(surface, within: tuple[Any, Any] | None = None) -> tuple[Minimum
         )
     raise UnsoundError(
         f"no minimum of {_name(surface)} was found in {box}. If there is one elsewhere, say where: "
-        "minima(within=(low, high)); if there is none, there is nothing to settle in."
+        "minima(within=(low, high)). If there is none, no density or basin exists."
     )
 
 
@@ -70,7 +72,7 @@ def find_saddles(surface, within: tuple[Any, Any] | None = None) -> tuple[Saddle
         points = scan.stationary_points(surface, low[0], high[0], within is not None)
         found = np.array([[p.x] for p in points if p.kind == "maximum"]).reshape(-1, 1)
     elif surface.hessian_is_constant:
-        found = np.empty((0, surface.dim))
+        found = _quadratic_point(surface, low, high, within is not None, index=1)[0]
     else:
         found = _saddles_nd(surface, low, high, within)
     return tuple(_points(surface, found, high - low, Saddle))
@@ -96,17 +98,17 @@ def search_box(surface, within: tuple[Any, Any] | None = None) -> tuple[np.ndarr
         return low, high
     if getattr(surface, "_box", None) is not None:
         return surface._box[0].copy(), surface._box[1].copy()
-    half = HALF_WIDTH
     directions = _directions(dim)
-    radii = np.geomspace(1, 2, 256 if dim == 1 else 12)
-    while half <= 1024 * HALF_WIDTH:
-        points = (radii[:, None, None] * directions * half).reshape(-1, dim)
-        outward = (surface.gradient(points) * points).sum(-1)
-        if not (outward <= 0).any():
+    radii = np.geomspace(1, 2, 512 if dim == 1 else 12)
+    half = HALF_WIDTH
+    for k in range(10, -1, -1):  # from far out inwards, to the first shell with a slope inwards
+        shell = HALF_WIDTH * 2**k
+        points = (radii[:, None, None] * directions * shell).reshape(-1, dim)
+        with np.errstate(all="ignore"):
+            outward = (surface.gradient(points) * points).sum(-1)
+        if (outward <= 0).any():
+            half = 2 * shell if k < 10 else HALF_WIDTH
             break
-        half *= 2
-    else:
-        half = HALF_WIDTH
     return np.full(dim, -half), np.full(dim, half)
 
 
@@ -137,57 +139,76 @@ def _minima_1d(surface, low, high, restricted) -> tuple[np.ndarray, bool]:
     return found, any(p.kind == "flat" for p in points)
 
 
-def _quadratic_point(surface, low, high, restricted) -> tuple[np.ndarray, bool]:
-    """The only stationary point of a quadratic surface, if it is a minimum."""
+def _quadratic_point(surface, low, high, restricted, index: int = 0) -> tuple[np.ndarray, bool]:
+    """The only stationary point of a quadratic surface, if ``index`` curvatures are negative."""
     origin = np.zeros(surface.dim)
     hessian = surface.hessian(origin)
-    lowest, highest = np.linalg.eigvalsh(hessian)[[0, -1]]
-    if lowest <= 1e-13 * abs(highest):
-        return np.empty((0, surface.dim)), lowest > -1e-13 * abs(highest)
+    values = np.linalg.eigvalsh(hessian)
+    tiny = 1e-13 * np.abs(values).max()
+    if (np.abs(values) <= tiny).any() or (values < 0).sum() != index:
+        return np.empty((0, surface.dim)), bool(index == 0 and values[0] > -tiny)
     point = np.linalg.solve(hessian, -surface.gradient(origin))
     point -= np.linalg.solve(hessian, surface.gradient(point))
     inside = not restricted or bool(((point >= low) & (point <= high)).all())
     return point[None][: int(inside)], False
 
 
-def _starts(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def _starts(low: np.ndarray, high: np.ndarray, n: int | None = None) -> np.ndarray:
     dim = len(low)
-    n = {2: 4096, 3: 4096, 4: 2048}.get(dim, 512)
+    n = n or {2: 4096, 3: 4096, 4: 2048}.get(dim, 512)
     points = np.concatenate([np.full((1, dim), 0.5), low_discrepancy(n, dim)])
     return low + points * (high - low)
 
 
 def _minima_nd(surface, low, high) -> tuple[np.ndarray, bool]:
     """Multi-start descent, then verification at every distinct end point."""
-    ends = descend(surface, _starts(low, high), high - low)
-    ends = _distinct(_inside(ends, low, high), high - low)
-    kinds = [_kind(surface, x, high - low) for x in ends]
-    found = np.array([x for x, k in zip(ends, kinds, strict=True) if k == "minimum"])
-    return found.reshape(-1, surface.dim), "flat" in kinds
+    found, flat = _verified(surface, _starts(low, high), low, high)
+    if surface.dim == 2 and len(found) > 256:  # many basins: look again, more densely
+        found, flat = _verified(surface, _starts(low, high, 16_384), low, high)
+    return found, flat
 
 
-def _kind(surface, x: np.ndarray, width: np.ndarray) -> str:
-    """Whether x is an isolated minimum: by the Hessian, or where that is singular by probing."""
-    if not np.isfinite(surface.energy(x)):
+def _verified(surface, starts, low, high) -> tuple[np.ndarray, bool]:
+    """The minima reached from ``starts``, and whether ends on a flat stretch were met."""
+    width = high - low
+    ends = _distinct(_inside(descend(surface, starts, width), low, high), width)
+    hessians = surface.hessian(ends)
+    usable = np.isfinite(surface.energy(ends)) & np.isfinite(hessians).all(axis=(1, 2))
+    ends, hessians = ends[usable], hessians[usable]
+    values, vectors = np.linalg.eigh(hessians)
+    along = np.einsum("nij,ni->nj", vectors, surface.gradient(ends))
+    regular = values[:, 0] > 1e-7 * values[:, -1]
+    with np.errstate(all="ignore"):
+        converged = (np.abs(along / values) < 1e-6 * width.max()).all(axis=1)
+    found = list(ends[regular & converged])
+    flat = 0
+    soft: list[np.ndarray] = []  # accepted in spite of a singular Hessian, so known less exactly
+    for k in np.flatnonzero(~regular & (values[:, 0] > -1e-3 * np.abs(values).max(axis=1))):
+        kind = _soft_kind(surface, ends[k], vectors[k], width)
+        if kind == "soft" and all(np.abs((ends[k] - y) / width).max() > 1e-3 for y in soft):
+            soft.append(ends[k])
+        flat += kind == "flat"
+        if flat > 20 and not found:
+            break
+    return np.array(found + soft).reshape(-1, surface.dim), flat > 0
+
+
+def _soft_kind(surface, x: np.ndarray, vectors: np.ndarray, width: np.ndarray) -> str:
+    """What a point with singular Hessian is: an isolated minimum ("soft"), "flat" or "none".
+
+    x is displaced along the softest direction and descends again: an isolated minimum is returned
+    to; in a valley the point stays away.
+    """
+    size = 0.01 * width.min()
+    energy = surface.energy(x)
+    noise = 1e-13 * (1 + abs(energy))
+    if (surface.energy(x + size * np.concatenate([vectors.T, -vectors.T])) < energy - noise).any():
         return "none"
-    hessian = surface.hessian(x)
-    if not np.isfinite(hessian).all():
+    back = descend(surface, x + size * vectors[:, 0] * np.array([[1.0], [-1.0]]), width)
+    if (surface.energy(back) < energy - noise).any():
         return "none"
-    values, vectors = np.linalg.eigh(hessian)
-    gradient = vectors.T @ surface.gradient(x)
-    if values[0] > 1e-7 * values[-1]:
-        step = np.abs(gradient / values).max()
-        return "minimum" if step < 1e-6 * width.max() else "none"
-    directions = np.concatenate([vectors.T, -vectors.T, 2 * low_discrepancy(32, len(x)) - 1])
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    kinds = []
-    for size in (1e-4, 1e-3, 1e-2):
-        rise = surface.energy(x + size * width.min() * directions) - surface.energy(x)
-        noise = 1e-13 * (1 + abs(surface.energy(x)))
-        kinds.append("none" if (rise < -noise).any() else "rises" if rise.min() > 0 else "flat")
-    if "none" in kinds:
-        return "none"
-    return "minimum" if kinds[-1] == "rises" else "flat"
+    returned = np.linalg.norm(back - x, axis=1).max(initial=0.0) < 0.3 * size
+    return "soft" if returned else "flat"
 
 
 def _saddles_nd(surface, low, high, within) -> np.ndarray:
@@ -212,6 +233,9 @@ def _inside(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray
 def _distinct(points: np.ndarray, width: np.ndarray) -> np.ndarray:
     """The points sorted by position, those closer than the tolerance merged."""
     scaled = points / width
+    if len(points) > 64:  # most starts end in few places: drop all but one in each tiny cell
+        points = points[np.unique(np.round(scaled / MERGE), axis=0, return_index=True)[1]]
+        scaled = points / width
     order = np.lexsort(np.round(scaled / MERGE).T[::-1])
     points, scaled = points[order], scaled[order]
     kept = np.empty_like(points)
@@ -231,10 +255,14 @@ def _points(surface, positions: np.ndarray, width: np.ndarray, kind: type) -> li
     for array in (positions, hessians):
         array.setflags(write=False)
     return [
-        kind(x, float(u), h)
+        kind(x, float(u) + 0.0, h)
         for x, u, h in zip(positions, energies, hessians, strict=True)
         if np.isfinite(u)
     ]
+
+
+def _polynomial(surface):
+    return getattr(surface, "gradient_polynomial", lambda: None)()
 
 
 def _name(surface) -> str:

@@ -1,4 +1,4 @@
-"""Newton searches for many starting points at once: downhill to minima, or to saddles of index 1."""
+"""Newton searches from many starts at once: downhill to minima, or to saddles of index 1."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def climb(surface, starts: np.ndarray, width: np.ndarray, iterations: int = 120)
         move[:, 0] *= -1
         step = np.einsum("nij,nj->ni", vectors, move)
         small = np.abs(step / width).max(axis=1) < _CLOSE
-        index_one = (values[:, 0] < 0) & (values[:, 1] > 1e-7 * np.abs(values).max(axis=1))
+        tiny = 1e-7 * np.abs(values).max(axis=1)
+        index_one = (values[:, 0] < -tiny) & (values[:, 1] > tiny)
         ends.append(x[small & index_one & ~bad])
         x = x + _clipped(step, width, 0.02)
         x = x[~(small | bad)]

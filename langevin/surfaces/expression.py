@@ -122,7 +122,7 @@ class Surface:
     def hessian(self, points: np.ndarray) -> np.ndarray:
         """``d2U/dx_i dx_j`` at ``points`` (..., dim), shape (..., dim, dim)."""
         upper = self._evaluate("hessian", points)
-        result = np.empty(upper.shape[:-1] + (self.dim, self.dim))
+        result = np.empty((*upper.shape[:-1], self.dim, self.dim))
         i, j = np.triu_indices(self.dim)
         result[..., i, j] = upper
         result[..., j, i] = upper
@@ -162,7 +162,7 @@ class Surface:
         constants = (np.float64(v) for v in self.parameters.values())
         with np.errstate(all="ignore"):
             values = function(*coordinates, *constants)
-        result = np.empty(points.shape[:-1] + (len(values),))
+        result = np.empty((*points.shape[:-1], len(values)))
         for i, value in enumerate(values):
             result[..., i] = value
         return result
@@ -232,7 +232,12 @@ class Surface:
 
     def _cached(self, key: str, compute: Callable[[], Any]) -> Any:
         if key not in self._cache:
-            self._cache[key] = compute()
+            try:
+                self._cache[key] = compute()
+            except UnsoundError as error:
+                self._cache[key] = error
+        if isinstance(self._cache[key], UnsoundError):
+            raise UnsoundError(str(self._cache[key]))
         return self._cache[key]
 
     def gradient_polynomial(self) -> sympy.Poly | None:

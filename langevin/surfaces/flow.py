@@ -14,24 +14,42 @@ def trap_radii(surface, width: np.ndarray) -> np.ndarray:
     """
     dim = surface.dim
     minima = surface.minima()
-    directions = np.concatenate([np.eye(dim), -np.eye(dim), 2 * low_discrepancy(256, dim) - 1])
+    positions = np.array([m.position for m in minima])
+    directions = np.concatenate([np.eye(dim), -np.eye(dim), 2 * low_discrepancy(64, dim) - 1])
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    radii = np.geomspace(1e-4, 1, 80) * width.min()
-    result = np.empty(len(minima))
-    for k, minimum in enumerate(minima):
-        arms = radii[:, None, None] * directions
-        inwards = (surface.gradient(minimum.position + arms) * arms).sum(-1) > 0
-        good = np.logical_and.accumulate(inwards.all(axis=1))
-        result[k] = 0.9 * radii[good][-1] if good.any() else 0.0
-    return np.maximum(result, 1e-6 * width.min())
+    good = np.ones(len(minima), bool)
+    result = np.full(len(minima), 1e-6 * width.min())
+    for radius in np.geomspace(1e-4, 1, 60) * width.min():
+        arms = radius * directions
+        inwards = (surface.gradient(positions[good][:, None] + arms) * arms).sum(-1) > 0
+        good[good] = inwards.all(axis=1)
+        if not good.any():
+            break
+        result[good] = 0.8 * radius
+    return result
 
 
-def nearest(positions: np.ndarray, radii: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Index of the minimum whose ball holds each point, or -1."""
-    found = np.full(len(points), -1)
-    for k, (position, radius) in enumerate(zip(positions, radii, strict=True)):
-        found[((points - position) ** 2).sum(axis=1) <= radius**2] = k
-    return found
+class Traps:
+    """The balls around the minima, and which of them holds a point."""
+
+    def __init__(self, surface, width: np.ndarray):
+        from scipy.spatial import cKDTree
+
+        self.positions = np.array([m.position for m in surface.minima()])
+        self.radii = trap_radii(surface, width)
+        self.tree = cKDTree(self.positions)
+
+    def holding(self, points: np.ndarray) -> np.ndarray:
+        """Index of the minimum whose ball holds each of ``points`` (n, dim), or -1."""
+        distance, index = self.tree.query(np.nan_to_num(points, posinf=1e300, neginf=-1e300))
+        held = (distance <= self.radii[index]) & np.isfinite(points).all(axis=1)
+        return np.where(held, index, -1)
+
+    def spacing(self) -> float:
+        """The smallest distance between two minima, infinite if there is only one."""
+        if len(self.positions) < 2:
+            return np.inf
+        return float(self.tree.query(self.positions, k=2)[0][:, 1].min())
 
 
 def labels_by_flow(surface, points, low, high, traps, known=None, steps: int = 1500) -> np.ndarray:
@@ -41,31 +59,30 @@ def labels_by_flow(surface, points, low, high, traps, known=None, steps: int = 1
     its length is bounded. ``known`` is a coarser label grid of the same box, -1 where not yet
     settled: a point that enters a settled cell is done.
     """
-    positions = np.array([m.position for m in surface.minima()])
     width = high - low
-    reach = width.min() / 150
-    if len(positions) > 1:
-        gaps = np.linalg.norm(positions[:, None] - positions, axis=2)
-        reach = min(reach, 0.1 * gaps[gaps > 0].min())
+    cell = (width / (64 if known is None else 2 * np.array(known.shape))).min()
+    reach = min(width.min() / 150, max(0.1 * traps.spacing(), cell / 2))
     labels = np.full(len(points), -1, np.int16)
     x = np.array(points, float)
     active = np.arange(len(x))
     time = np.full(len(x), np.inf)
+    resting = np.zeros(len(x), bool)  # at a stationary point that is no known minimum
     for step in range(steps):
         if step % 3 == 0:
-            labels[active] = _arrived(x, positions, traps, low, width, known)
+            labels[active] = _arrived(x, traps, low, width, known)
             moving = (labels[active] < 0) & np.isfinite(x).all(axis=1)
-            moving &= (np.abs(x - low - width / 2) < 20 * width).all(axis=1)
+            moving &= (np.abs(x - low - width / 2) < 20 * width).all(axis=1) & ~resting
             active, x, time = active[moving], x[moving], time[moving]
         if not len(active):
             break
         move, time = _exponential_step(surface, x, time, reach)
         x = x + move
+        resting = np.abs(move).max(axis=1) < 1e-9 * width.min()
     return labels
 
 
-def _arrived(x, positions, traps, low, width, known) -> np.ndarray:
-    found = nearest(positions, traps, x)
+def _arrived(x, traps, low, width, known) -> np.ndarray:
+    found = traps.holding(x)
     if known is not None:
         shape = np.array(known.shape)
         cells = np.floor(np.nan_to_num((x - low) / width) * shape).astype(np.int64)
@@ -93,7 +110,7 @@ def _exponential_step(surface, x, time, reach):
         long = ~(length <= 1.2 * reach)
         if not long.any():
             break
-        time = np.where(long, time * np.clip(reach / length, 0.05, 0.9), time)
+        time = np.where(long, time * np.clip(reach / (length + 1e-300), 0.05, 0.9), time)
     return move, time * 4
 
 
@@ -114,7 +131,7 @@ def quench(surface, points: np.ndarray, steps: int = 3000) -> np.ndarray:
     positions = np.array([m.position for m in minima])
     spread = np.ptp(positions, axis=0) if len(minima) > 1 else np.zeros(surface.dim)
     width = np.maximum(np.full(surface.dim, spread.max()), 1.0)
-    traps = trap_radii(surface, width)
+    traps = Traps(surface, width)
     stiffest = max(np.abs(np.linalg.eigvalsh(m.hessian)).max() for m in minima)
     clip = 0.02 * width.min()
     x = np.array(points, float)
@@ -124,7 +141,7 @@ def quench(surface, points: np.ndarray, steps: int = 3000) -> np.ndarray:
     rate = np.full((len(x), 1), 0.5 / max(stiffest, 1e-12))
     energy = surface.energy(x)
     for _ in range(steps):
-        labels[active] = nearest(positions, traps, x)
+        labels[active] = traps.holding(x)
         moving = labels[active] < 0
         active, x, rate, energy = active[moving], x[moving], rate[moving], energy[moving]
         if not len(active):

@@ -28,6 +28,7 @@ class Absolute(sympy.Function):
     nargs = 1
 
     def fdiff(self, argindex=1):
+        """The derivative, away from 0."""
         return Sign(self.args[0])
 
 
@@ -37,6 +38,7 @@ class Sign(sympy.Function):
     nargs = 1
 
     def fdiff(self, argindex=1):
+        """The derivative, away from 0."""
         return sympy.S.Zero
 
 

@@ -1,8 +1,8 @@
 """A surface's formulas as straight-line Python source, to be pasted into kernels.
 
-The text is neutral in precision: every constant is ``real(...)``, and ``real`` is float32 or float64
-in the module it is pasted into. Names are x0, x1, ..., p0, p1, ... and temporaries: nothing a user
-wrote reaches the text.
+The text is neutral in precision: every constant is ``real(...)``, and ``real`` is float32 or
+float64 in the module it is pasted into. Names are x0, x1, ..., p0, p1, ... and temporaries;
+nothing a user wrote reaches the text.
 """
 
 from __future__ import annotations

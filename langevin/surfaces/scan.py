@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -52,19 +53,22 @@ def _polynomial_points(gradient: sympy.Poly) -> list[Stationary]:
 
 
 def _bisected(coefficients: list[Fraction], a: Fraction, b: Fraction) -> float:
-    """The only root in [a, b], in exact arithmetic, to double precision."""
+    """The simple root isolated by a == b or by the open interval (a, b), to double precision.
 
-    def sign(x: Fraction) -> int:
+    Exact arithmetic decides every sign. A neighbouring root may lie on an end of the interval.
+    """
+    if a == b:
+        return float(a)
+
+    def sign(x: Fraction, polynomial=coefficients) -> int:
         total = Fraction(0)
-        for c in coefficients:
+        for c in polynomial:
             total = total * x + c
         return (total > 0) - (total < 0)
 
-    at_b = sign(b)
-    if at_b == 0 or a == b:
-        return float(b)
-    if sign(a) == 0:
-        return float(a)
+    n = len(coefficients) - 1
+    slope = [c * (n - i) for i, c in enumerate(coefficients[:-1])]
+    at_b = sign(b) or -sign(b, slope)  # on a root, the sign just left of it
     for _ in range(1100):
         if b - a <= max(abs(a), abs(b)) * Fraction(1, 2**56):
             break
@@ -87,7 +91,7 @@ def _scanned(surface, low: float, high: float) -> list[Stationary]:
     x, sign = x[usable], np.sign(g[usable])
     points = []
     nonzero = np.flatnonzero(sign)
-    for i, j in zip(nonzero[:-1], nonzero[1:], strict=True):
+    for i, j in itertools.pairwise(nonzero):
         if sign[i] == sign[j]:
             continue
         if j > i + 2:  # a run of exact zeros: a plateau, or a well's tail that underflowed
@@ -117,7 +121,8 @@ def _resolved(surface, slope, a, b, is_minimum, width) -> list[Stationary]:
 
     with np.errstate(all="ignore"):
         try:
-            x = brentq(lambda v: float(slope(v)), a, b, xtol=1e-15 * max(abs(a), abs(b)) + 1e-300)
+            tolerance = 1e-15 * max(abs(a), abs(b)) + 1e-300
+            x = brentq(lambda v: np.nan_to_num(float(slope(v))), a, b, xtol=tolerance)
         except (ValueError, RuntimeError):
             return []
         near, nearer = (abs(slope(x + d * width)) for d in (1e-9, 1e-11))

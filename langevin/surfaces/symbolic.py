@@ -26,6 +26,7 @@ class Symbolic:
 
     @functools.cached_property
     def gradient(self) -> list[sympy.Expr]:
+        """First derivatives, one for each coordinate."""
         return [sympy.diff(self.energy, v) for v in self.variables]
 
     @functools.cached_property
@@ -36,6 +37,8 @@ class Symbolic:
 
     @functools.cached_property
     def hessian_is_constant(self) -> bool:
+        """Whether every second derivative is free of coordinates."""
+
         def constant(e: sympy.Expr) -> bool:
             if e.has(language.Sign, language.Absolute):
                 return False
@@ -49,15 +52,18 @@ class Symbolic:
         return not kinked and all(constant(e) for e in self.hessian)
 
     def source(self, what: str, name: str, scalar: bool = False) -> str:
+        """Source text of "energy", "gradient" or "hessian" (its upper triangle)."""
         expressions = [self.energy] if what == "energy" else getattr(self, what)
         return printing.source(name, expressions, self.variables, self.parameters, scalar=scalar)
 
     def function(self, what: str) -> Callable:
+        """The same source, compiled for NumPy."""
         if what not in self._functions:
             self._functions[what] = printing.numpy_function(self.source(what, what), what)
         return self._functions[what]
 
     def gradient_polynomial(self, parameters: dict[str, float]) -> sympy.Poly | None:
+        """The gradient as a polynomial over the rationals, if in 1-D it is one."""
         if len(self.variables) != 1:
             return None
         (x,) = self.variables

@@ -124,7 +124,7 @@ def trace(
     parameters: dict[str, Any],
     symbols: dict[str, sympy.Symbol],
 ) -> tuple[sympy.Expr, tuple[str, ...], dict[str, Any]]:
-    """The expression a callable computes, its variables, and its parameters with defaults filled in.
+    """The expression a callable computes, its variables, and its parameters with defaults.
 
     Every argument is entered in ``symbols``.
 

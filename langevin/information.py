@@ -1,0 +1,76 @@
+"""What this machine offers a run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+
+VECTORS = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("neon", 128), ("asimd", 128), ("sse2", 128))
+PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "sympy", "matplotlib")
+EXTRAS = ("torch", "cupy", "numba-cuda", "xarray", "zarr", "dask")
+
+
+def simd_bits() -> int:
+    """Width of the CPU's vector registers, in bits."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    return next((bits for name, bits in VECTORS if features.get(name)), 64)
+
+
+def cpu_name() -> str:
+    """The CPU as LLVM and the operating system call it."""
+    import llvmlite.binding as llvm
+
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return f"{names[0] if names else platform.processor()} ({llvm.get_host_cpu_name()})"
+
+
+def gpu() -> str:
+    """What the NVIDIA driver reports, or why there is no GPU to use."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "none found (no nvidia-smi); runs use the CPU"
+    query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        out = subprocess.run([tool, *query], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"none usable: {error}"
+    return f"{out.stdout.strip()} (this version runs on the CPU only)"
+
+
+def version(package: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def gather() -> dict[str, str]:
+    """Everything ``langevin info`` prints."""
+    from langevin.engines import compiling
+
+    installed = {name: version(name) for name in (*PACKAGES, *EXTRAS)}
+    versions = ", ".join(f"{name} {v}" for name, v in installed.items() if v)
+    missing = ", ".join(name for name, v in installed.items() if not v)
+    return {
+        "langevin": version("langevin") or "source tree",
+        "CPU": cpu_name(),
+        "cores": str(os.cpu_count()),
+        "threads used": str(compiling.n_threads()),
+        "SIMD width": f"{simd_bits()} bits ({simd_bits() // 32} float32 or {simd_bits() // 64} float64)",
+        "GPU": gpu(),
+        "kernel cache": str(compiling.cache_directory()),
+        "Python": f"{platform.python_version()} on {platform.platform()}",
+        "versions": versions,
+        "not installed": missing or "nothing",
+    }

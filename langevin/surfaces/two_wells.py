@@ -1,0 +1,116 @@
+"""Two wells with prescribed depths, curvatures and barrier, as a polynomial."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.polynomial import Polynomial
+
+from langevin.errors import ParameterError
+
+_SHAPES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of the term that makes the degree 8
+_STRETCHES = 1.05 * np.geomspace(1, 3, 34)  # of the natural separation, and their inverses
+
+
+def two_well_polynomial(
+    *,
+    energy_difference: float,
+    wide_curvature: float,
+    sharp_curvature: float,
+    barrier: float,
+    separation: float | None,
+) -> np.ndarray:
+    """Coefficients of U(x), lowest power first, with the arguments of `wide_and_sharp`.
+
+    In units of the separation, from the wide minimum s = 0 to the sharp one s = 1, the top at b:
+    ``U' = s (s - b) (s - 1) q(s)``, ``q = q_0 + (q_1 - q_0) s + m w + k w**2``, ``w = s (s - 1)``.
+    The curvatures fix q_0 and q_1, the barrier fixes m, the energy difference b; k = 0 if possible.
+    Raises ParameterError where no q > 0 is found, which would mean further minima.
+    """
+    given = {
+        "energy_difference": energy_difference,
+        "wide_curvature": wide_curvature,
+        "sharp_curvature": sharp_curvature,
+        "barrier": barrier,
+    } | ({} if separation is None else {"separation": separation})
+    for name, value in given.items():
+        number = isinstance(value, (int, float, np.number)) and np.isfinite(value)
+        if not number or value < 0 or (value == 0 and name != "energy_difference"):
+            raise ParameterError(
+                f"wide_and_sharp({name}={value!r}): needs a finite number, "
+                f"{'0 or more' if name == 'energy_difference' else 'above 0'}."
+            )
+    if not wide_curvature < sharp_curvature:
+        raise ParameterError(
+            f"wide_and_sharp(wide_curvature={wide_curvature!r}, sharp_curvature="
+            f"{sharp_curvature!r}): the wide well needs the smaller curvature. Exchange the two."
+        )
+    # A cubic well of curvature H and depth E is sqrt(6 E/H) wide from its bottom to its top.
+    natural = np.sqrt(6 * barrier / wide_curvature)
+    natural += np.sqrt(6 * (barrier + energy_difference) / sharp_curvature)
+    stretches = np.concatenate([_STRETCHES, 1.05**2 / _STRETCHES[1:]])
+    stretches = stretches[np.argsort(np.abs(np.log(stretches / 1.05)))]
+    lengths = [separation] if separation is not None else list(natural * stretches)
+    for shape in _SHAPES:
+        for length in lengths:
+            curvatures = np.array([wide_curvature, sharp_curvature]) * length**2
+            found = _solved(curvatures, energy_difference, barrier, shape)
+            if found is not None:
+                return _in_place(*found, length)
+    advice = (
+        f"A separation near {1.05 * natural:.3g} suits these wells; leave it out to have it chosen."
+        if separation is not None
+        else "Bring the two curvatures closer together, or energy_difference closer to barrier."
+    )
+    raise ParameterError(
+        f"wide_and_sharp({', '.join(f'{k}={v:g}' for k, v in given.items())}): no polynomial of "
+        f"degree 6 or 8 has these two wells and no other. {advice}"
+    )
+
+
+def _solved(curvatures, difference, barrier, shape) -> tuple[Polynomial, float] | None:
+    """U(s) with U(1) = 0 and the top's position b, or None if there is no such U with q > 0."""
+    from scipy.optimize import brentq
+
+    def excess(b: float) -> float:
+        u = _candidate(b, curvatures, barrier, shape)[0].integ()
+        return float(u(1) - u(0) + difference)
+
+    grid = np.linspace(0.02, 0.98, 33)
+    values = np.array([excess(b) for b in grid])
+    for i in np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0):
+        b = brentq(excess, grid[i], grid[i + 1], xtol=1e-16, rtol=1e-15)
+        slope, q = _candidate(b, curvatures, barrier, shape)
+        if _is_positive(q):
+            u = slope.integ()
+            return u - u(1.0), b
+    return None
+
+
+def _candidate(b, curvatures, barrier, shape) -> tuple[Polynomial, Polynomial]:
+    """U'(s) and q(s) with the curvatures and the barrier right, for a top at b."""
+    s = Polynomial([0.0, 1.0])
+    w = s * (s - 1)
+    cubic = w * (s - b)
+    q0, q1 = curvatures[0] / b, curvatures[1] / (1 - b)
+    q = Polynomial([q0, q1 - q0]) + shape * (q0 + q1) * w * w
+    rise, rise_m = (cubic * q).integ(), (cubic * w).integ()
+    m = (barrier - rise(b) + rise(0)) / (rise_m(b) - rise_m(0))
+    q = q + m * w
+    return cubic * q, q
+
+
+def _is_positive(q: Polynomial) -> bool:
+    """Whether q > 0 on the whole line, by at least a thousandth of its size between the wells."""
+    q = q.trim(1e-12 * np.abs(q.coef).max())
+    if q.degree() % 2 or q.coef[-1] <= 0:
+        return False
+    turning = q.deriv().roots()
+    lowest = min(q(t.real) for t in turning if abs(t.imag) < 1e-6 * (1 + abs(t)))
+    return bool(lowest > 1e-3 * min(q(0.0), q(1.0)))
+
+
+def _in_place(u: Polynomial, b: float, length: float) -> np.ndarray:
+    """Coefficients in x = length (s - b): the top at x = 0, without a linear term."""
+    coefficients = u(Polynomial([b, 1 / length])).coef
+    coefficients[1] = 0.0
+    return coefficients

@@ -1,0 +1,542 @@
+"""The kernels' scalar functions against published vectors, exact references and naive twins."""
+
+import math
+
+import mpmath
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from langevin.engines import compiling, source
+from langevin.engines.batches import _rounds
+from langevin.kernels import philox as philox_module
+from langevin.kernels import sampling
+from langevin.kernels.purposes import Purpose
+
+DTYPES = ("float32", "float64")
+ONES = 0xFFFFFFFF
+# Random123 1.14, kat_vectors: counter, key, words.
+KNOWN_ANSWERS = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((ONES,) * 4, (ONES,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+PHILOX_ENTRY = """
+def run(counters, keys, single, paired):
+    for i in range(counters.shape[0]):
+        c = counters[i]
+        c0, c1, c2, c3 = c[0], c[1], c[2], c[3]
+        w0, w1, w2, w3 = philox(c0, c1, c2, c3, keys[i, 0], keys[i, 1])
+        single[i, 0], single[i, 1], single[i, 2], single[i, 3] = w0, w1, w2, w3
+        other = (i + 1) % counters.shape[0]
+        o = counters[other]
+        o0, o1, o2, o3 = o[0], o[1], o[2], o[3]
+        w0, w1, w2, w3 = philox_pair(c0 | (o0 << SHIFT), c1 | (o1 << SHIFT), c2 | (o2 << SHIFT),
+                                     c3 | (o3 << SHIFT), keys[i, 0], keys[i, 1])
+        paired[i, 0], paired[i, 1], paired[i, 2], paired[i, 3] = w0, w1, w2, w3
+"""
+
+NORMALS_ENTRY = {
+    "float32": """
+def run(counters, key0, key1, out):
+    for i in range(counters.shape[0]):
+        c = counters[i]
+        w0, w1, w2, w3 = philox(c[0], c[1], c[2], c[3], key0, key1)
+        z0, z1 = normal_pair(np.uint32(w0), np.uint32(w1))
+        z2, z3 = normal_pair(np.uint32(w2), np.uint32(w3))
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = z0, z1, z2, z3
+""",
+    "float64": """
+def run(counters, key0, key1, out):
+    for i in range(counters.shape[0]):
+        c = counters[i]
+        w0, w1, w2, w3 = philox(c[0], c[1], c[2], c[3], key0, key1)
+        z0, z1 = normal_pair(np.uint32(w0), np.uint32(w1), np.uint32(w2), np.uint32(w3))
+        out[i, 0], out[i, 1] = z0, z1
+""",
+}
+
+WORDS_ENTRY = {
+    "float32": """
+def run(words, out):
+    for i in range(words.shape[0]):
+        out[i, 0], out[i, 1] = normal_pair(words[i, 0], words[i, 1])
+""",
+    "float64": """
+def run(words, out):
+    for i in range(words.shape[0]):
+        out[i, 0], out[i, 1] = normal_pair(words[i, 0], words[i, 1], words[i, 2], words[i, 3])
+""",
+}
+
+ELEMENTARY = ("exp", "log", "sin", "cos", "tanh", "sqrt", "sign")
+ELEMENTARY_ENTRY = "\ndef run(x, out):\n    for i in range(x.size):\n" + "".join(
+    f"        out[{k}, i] = {name}(x[i])\n" for k, name in enumerate(ELEMENTARY)
+)
+
+PERMUTE_ENTRY = """
+def run(indices, keys, n, rows, columns, rounds, out):
+    for k in range(keys.shape[0]):
+        for i in range(indices.size):
+            number = indices[i]
+            while True:
+                left, right = permute(np.uint32(number // columns), np.uint32(number % columns),
+                                      np.uint32(rows), np.uint32(columns), rounds,
+                                      keys[k, 0], keys[k, 1])
+                number = np.int64(left) * columns + np.int64(right)
+                if number < n:
+                    break
+            out[k, i] = number
+"""
+
+
+def compiled(dtype, entry):
+    return compiling.load(source.module_source(dtype, entry))
+
+
+# --- Philox ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counter, key, words", KNOWN_ANSWERS)
+def test_philox_known_answers_as_plain_python(counter, key, words):
+    c, k = [np.uint64(v) for v in counter], [np.uint64(v) for v in key]
+    assert tuple(int(w) for w in philox_module.philox(*c, *k)) == words
+    assert naive.philox(counter, key) == words
+    for other in ([np.uint64(0)] * 4, [np.uint64(12345)] * 4):
+        expected = naive.philox(tuple(int(v) for v in other), key)
+        low_first = [a | (b << np.uint64(32)) for a, b in zip(c, other, strict=True)]
+        high_first = [b | (a << np.uint64(32)) for a, b in zip(c, other, strict=True)]
+        result = [int(w) for w in philox_module.philox_pair(*low_first, *k)]
+        assert tuple(w & ONES for w in result) == words
+        assert tuple(w >> 32 for w in result) == expected
+        result = [int(w) for w in philox_module.philox_pair(*high_first, *k)]
+        assert tuple(w & ONES for w in result) == expected
+        assert tuple(w >> 32 for w in result) == words
+
+
+def test_philox_known_answers_compiled():
+    counters = np.array([c for c, _, _ in KNOWN_ANSWERS], np.uint64)
+    keys = np.array([k for _, k, _ in KNOWN_ANSWERS], np.uint64)
+    single, paired = np.zeros((3, 4), np.uint64), np.zeros((3, 4), np.uint64)
+    compiled("float64", PHILOX_ENTRY)(counters, keys, single, paired)
+    for i, (_, key, words) in enumerate(KNOWN_ANSWERS):
+        assert tuple(single[i].tolist()) == words
+        assert tuple((paired[i] & np.uint64(ONES)).tolist()) == words
+        other = naive.philox(KNOWN_ANSWERS[(i + 1) % 3][0], key)
+        assert tuple((paired[i] >> np.uint64(32)).tolist()) == other
+
+
+def test_compiled_philox_equals_its_twin():
+    generator = np.random.default_rng(0)
+    counters = generator.integers(0, 2**32, (300, 4), dtype=np.uint64)
+    keys = generator.integers(0, 2**32, (300, 2), dtype=np.uint64)
+    single, paired = np.zeros((300, 4), np.uint64), np.zeros((300, 4), np.uint64)
+    compiled("float64", PHILOX_ENTRY)(counters, keys, single, paired)
+    for i in range(300):
+        key = tuple(keys[i].tolist())
+        mine = naive.philox(tuple(counters[i].tolist()), key)
+        other = naive.philox(tuple(counters[(i + 1) % 300].tolist()), key)
+        assert tuple(single[i].tolist()) == mine
+        assert paired[i].tolist() == [a | (b << 32) for a, b in zip(mine, other, strict=True)]
+
+
+def test_purposes_are_permanent():
+    assert {p.name: int(p) for p in Purpose} == {"NOISE": 1, "BATCH": 2, "PERMUTATION": 3}
+
+
+# --- elementary functions -------------------------------------------------------------------------
+
+
+def elementary(dtype, x):
+    x = np.ascontiguousarray(x, dtype)
+    out = np.empty((len(ELEMENTARY), x.size), dtype)
+    compiled(dtype, ELEMENTARY_ENTRY)(x, out)
+    return dict(zip(ELEMENTARY, out, strict=True))
+
+
+def in_ulps(value, reference, dtype):
+    """Distance in units of the last place of the reference (a wider type)."""
+    spacing = np.spacing(np.abs(reference).astype(dtype)).astype(reference.dtype)
+    return np.abs(value.astype(reference.dtype) - reference) / spacing
+
+
+def spread(low, high, n, seed=0):
+    return np.random.default_rng(seed).uniform(low, high, n)
+
+
+def magnitudes(low, high, n, seed=0):
+    """Both signs, uniform in the exponent of ten."""
+    x = 10 ** spread(low, high, n, seed)
+    return x * np.where(np.arange(n) % 2, 1, -1)
+
+
+def ranges(dtype):
+    """Where each function's bound is claimed: name -> points."""
+    n = 200_000
+    single = dtype == "float32"
+    top, bottom = (88.72, -87.3) if single else (709.78, -708.3)
+    small = -37.9 if single else -307.6
+    return {
+        "exp": np.concatenate([spread(bottom, top, n), magnitudes(-12, 0, n)]),
+        "log": np.concatenate(
+            [np.abs(magnitudes(small, -small, n)), spread(0.5, 2, n), 1 + magnitudes(-7, -1, n)]
+        ),
+        "sin": np.concatenate([spread(-10, 10, n), magnitudes(-12, 0, n)]),
+        "cos": np.concatenate([spread(-10, 10, n), magnitudes(-12, 0, n)]),
+        "tanh": np.concatenate([spread(-30, 30, n), spread(-1, 1, n), magnitudes(-12, 0, n)]),
+        "sqrt": np.abs(magnitudes(small, -small, n)),
+    }
+
+
+# Largest errors in ulps. Measured over 2 * 10**7 points, on a CPU with fused multiply-add: float32
+# .995 .85 1.54 1.55 1.33 .50, float64 1.72 1.21 1.57 1.57 1.42 .50; and some room for CPUs without.
+BOUNDS = {
+    "float32": {"exp": 1.1, "log": 1.0, "sin": 1.7, "cos": 1.7, "tanh": 1.5, "sqrt": 0.501},
+    "float64": {"exp": 2.0, "log": 1.4, "sin": 1.7, "cos": 1.7, "tanh": 1.6, "sqrt": 0.501},
+}
+# Far out, near a zero of the sine, an ulp of the result is no yardstick: absolute, in units of eps.
+FAR = {"float32": 8000, "float64": 1e6}
+FAR_BOUND = 0.9  # measured .79
+
+
+def exactly(name, x):
+    """The function at each point, from 40 digits, as the nearest float64."""
+    with mpmath.workdps(40):
+        return [getattr(mpmath, name)(mpmath.mpf(float(v))) for v in x]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["exp", "log", "sin", "cos", "tanh", "sqrt"])
+def test_elementary_functions_within_stated_ulps(dtype, name):
+    x = ranges(dtype)[name].astype(dtype)
+    values = elementary(dtype, x)[name]
+    bound = BOUNDS[dtype][name]
+    wide = np.float64 if dtype == "float32" else np.longdouble
+    if np.finfo(wide).nmant > np.finfo(dtype).nmant + 8:  # a dense scan where a wider type exists
+        assert in_ulps(values, getattr(np, name)(x.astype(wide)), dtype).max() <= bound
+    few = np.random.default_rng(1).choice(x.size, 1500, replace=False)
+    for point, value, exact in zip(x[few], values[few], exactly(name, x[few]), strict=True):
+        spacing = float(np.spacing(np.abs(np.array(float(exact), dtype))))
+        assert abs(mpmath.mpf(float(value)) - exact) <= bound * spacing, point
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_bounds_would_catch_a_lost_bit(dtype):
+    """Negative twin: an argument off by two units of the last place fails the bound of exp."""
+    x = ranges(dtype)["exp"].astype(dtype)
+    wrong = elementary(dtype, np.nextafter(np.nextafter(x, dtype_inf(dtype)), dtype_inf(dtype)))
+    reference = np.exp(x.astype(np.float64 if dtype == "float32" else np.longdouble))
+    assert in_ulps(wrong["exp"], reference, dtype).max() > BOUNDS[dtype]["exp"]
+
+
+def dtype_inf(dtype):
+    return np.array(np.inf, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sine_and_cosine_far_from_the_origin(dtype):
+    x = spread(-FAR[dtype], FAR[dtype], 400_000).astype(dtype)
+    found = elementary(dtype, x)
+    few = slice(0, None) if dtype == "float32" else slice(0, 3000)
+    for name in ("sin", "cos"):
+        if dtype == "float32":
+            exact = getattr(np, name)(x.astype(np.float64))
+        else:
+            exact = np.array([float(v) for v in exactly(name, x[few])])
+        error = np.abs(found[name][few].astype(np.float64) - exact)
+        assert error.max() <= FAR_BOUND * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sine_and_cosine_stay_bounded_wherever_a_replica_may_be(dtype):
+    """A replica lives up to 1e12: a sine of 1e26 there would be a force out of nowhere."""
+    x = magnitudes(6, 12, 20_000).astype(dtype)
+    found = elementary(dtype, x)
+    for name in ("sin", "cos"):
+        ok = np.isnan(found[name]) | (np.abs(found[name]) <= 1 + 2 * np.finfo(dtype).eps)
+        assert ok.all(), f"{name}({x[~ok][0]}) = {found[name][~ok][0]}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exp_where_the_result_is_denormal(dtype):
+    low, high = (-103.9, -87.3) if dtype == "float32" else (-745.1, -708.4)
+    x = spread(low, high, 2000).astype(dtype)
+    values = elementary(dtype, x)["exp"]
+    tiny = float(np.finfo(dtype).smallest_subnormal)
+    for value, exact in zip(values, exactly("exp", x), strict=True):
+        assert abs(mpmath.mpf(float(value)) - exact) <= 1.1 * tiny
+
+
+SPECIAL = [0.0, np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_special_values(dtype):
+    found = elementary(dtype, SPECIAL)
+    nan, inf = np.nan, np.inf
+    assert_same(found["exp"], [1, inf, 0, nan])
+    assert_same(found["log"], [-inf, inf, nan, nan])
+    assert_same(found["sin"], [0, nan, nan, nan])
+    assert_same(found["cos"], [1, nan, nan, nan])
+    assert_same(found["sqrt"], [0, inf, nan, nan])
+    assert_same(found["sign"][:3], [0, 1, -1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tanh_at_infinity(dtype):
+    assert_same(elementary(dtype, SPECIAL)["tanh"], [0, 1, -1, np.nan])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sign_does_not_hide_nan(dtype):
+    assert np.isnan(elementary(dtype, [np.nan, 1.0])["sign"][0])
+
+
+def assert_same(values, expected):
+    assert np.array_equal(values, np.array(expected, values.dtype), equal_nan=True), values
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_overflow_underflow_and_denormals(dtype):
+    info = np.finfo(dtype)
+    edge = float(np.log(np.float64(info.max)))
+    found = elementary(dtype, [edge * 1.001, edge * 50, -edge * 1.3, -1e30, 1e30])["exp"]
+    assert_same(found, [np.inf, np.inf, 0, 0, np.inf])
+    denormal = np.array([info.smallest_subnormal, info.tiny / 3, info.tiny / 1000], dtype)
+    found = elementary(dtype, denormal)
+    for name in ("log", "sqrt"):
+        exact = np.array([float(v) for v in exactly(name, denormal)])
+        assert np.allclose(found[name], exact, rtol=2 * info.eps, atol=0)
+    assert_same(elementary(dtype, [-1.0, -info.tiny])["log"], [np.nan, np.nan])
+    assert_same(elementary(dtype, [-1.0, -info.tiny])["sqrt"], [np.nan, np.nan])
+
+
+# --- normals --------------------------------------------------------------------------------------
+
+
+def counter_noise(dtype, seed, n_replicas, n_groups, component=0, planted=""):
+    """Normals (n_replicas, 4 or 2 n_groups): one component's noise as the engine draws it.
+
+    ``planted`` is a bug: "seed in counter" or "shared replica".
+    """
+    replica, group = np.meshgrid(np.arange(n_replicas), np.arange(n_groups), indexing="ij")
+    if planted == "shared replica":
+        replica = replica // 2
+    key = naive.key_of(seed)
+    if planted == "seed in counter":
+        group, key = group + seed, (0, 0)
+    counters = np.zeros((n_replicas * n_groups, 4), np.uint64)
+    counters[:, 0], counters[:, 1] = replica.ravel(), group.ravel()
+    counters[:, 2] = component if dtype == "float32" else 2 * component
+    counters[:, 3] = Purpose.NOISE
+    out = np.empty((len(counters), 4 if dtype == "float32" else 2), dtype)
+    compiled(dtype, NORMALS_ENTRY[dtype])(counters, np.uint64(key[0]), np.uint64(key[1]), out)
+    return out.reshape(n_replicas, -1).astype(float)
+
+
+def correlation_z(a, b):
+    """Largest |z| of the correlations of two blocks of normals, and of their squares."""
+    a, b = a.ravel(), b.ravel()
+    root = math.sqrt(a.size)
+    squares = (a**2 - 1) * (b**2 - 1) / 2
+    return max(abs((a * b).sum() / root), abs(squares.sum() / root))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_normal_pair_equals_box_muller(dtype):
+    words = np.random.default_rng(2).integers(0, 2**32, (3000, 4), dtype=np.uint32)
+    edges = [0, 1, 2**29 - 1, 2**29, 2**30, 2**31 - 1, 2**31, 3 * 2**30, 7 * 2**29, ONES - 1, ONES]
+    corners = [(a, b, c, d) for a in edges for b in (0, ONES) for c in edges for d in (0, ONES)]
+    if dtype == "float32":
+        corners = [(a, c, 0, 0) for a in edges for c in edges]
+    words = np.concatenate([words, np.array(corners, np.uint32)])
+    out = np.empty((len(words), 2), dtype)
+    compiled(dtype, WORDS_ENTRY[dtype])(words, out)
+    expected = [naive.normal_pair([int(w) for w in row], dtype) for row in words]
+    tolerance = 3e-6 if dtype == "float32" else 5e-15
+    assert np.abs(out - np.array(expected)).max() < tolerance
+
+
+@pytest.mark.parametrize("dtype, longest", [("float32", 6.764), ("float64", 8.653)])
+def test_the_largest_normal_is_as_documented(dtype, longest):
+    words = np.zeros((1, 4), np.uint32)
+    out = np.empty((1, 2), dtype)
+    compiled(dtype, WORDS_ENTRY[dtype])(words, out)
+    bits = 33 if dtype == "float32" else 54
+    assert math.sqrt(2 * bits * math.log(2)) == pytest.approx(longest, abs=1e-3)
+    assert np.abs(out).max() == pytest.approx(longest, abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_normals_have_the_normal_law(dtype):
+    z = counter_noise(dtype, 11, 1000, 256 if dtype == "float32" else 512).ravel()
+    n = z.size
+    assert n > 1_000_000
+    assert np.isfinite(z).all()
+    errors = normal_law_errors(z)
+    assert max(abs(v) for v in errors[:-1]) < 5, errors
+    assert errors[-1] < 2.7, errors  # Kolmogorov: exceeded with probability 1e-6
+    wrong = normal_law_errors(z * 1.01)  # negative twin: a standard deviation 1 % off
+    assert abs(wrong[1]) > 5 and wrong[-1] > 2.7
+    assert abs(normal_law_errors(z + 0.005)[0]) > 5
+    clipped = np.clip(z, -3.5, 3.5)  # and tails cut
+    assert abs(normal_law_errors(clipped)[-2]) > 5
+
+
+def normal_law_errors(z):
+    """z-scores of four moments and of the count beyond 4, and sqrt(n) times the KS distance."""
+    n = z.size
+    variances = (1, 2, 15, 96)
+    moments = [(z**k).mean() - (0, 1, 0, 3)[k - 1] for k in (1, 2, 3, 4)]
+    scores = [m * math.sqrt(n / v) for m, v in zip(moments, variances, strict=True)]
+    tail = 2 * stats.norm.sf(4)
+    scores.append(((np.abs(z) > 4).sum() - n * tail) / math.sqrt(n * tail))
+    return [*scores, stats.kstest(z, "norm").statistic * math.sqrt(n)]
+
+
+def independence_z(dtype, planted=""):
+    """Largest |z| over pairs, steps, replicas, components and seeds."""
+    n, groups = 512, 256
+
+    def noise(seed, component=0):
+        return counter_noise(dtype, seed, n, groups, component, planted)
+
+    base = noise(5)
+    other, far, component = noise(6), noise(5 + 2**32), noise(5, component=1)
+    scores = {"pair": correlation_z(base[:, 0::2], base[:, 1::2])}
+    for lag in (1, 2, 4, 8):
+        scores[f"steps {lag}"] = correlation_z(base[:, lag:], base[:, :-lag])
+    for lag in (1, 2, 32, 64):
+        scores[f"replicas {lag}"] = correlation_z(base[lag:], base[:-lag])
+    scores["components"] = correlation_z(base, component)
+    for name, next_seed in (("seed + 1", other), ("seed + 2**32", far)):
+        scores[name] = correlation_z(base, next_seed)
+        per_group = base.shape[1] // groups
+        for shift in (1, 2):
+            k = shift * per_group
+            scores[f"{name}, later by {shift}"] = correlation_z(base[:, k:], next_seed[:, :-k])
+            scores[f"{name}, earlier by {shift}"] = correlation_z(base[:, :-k], next_seed[:, k:])
+    return scores
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_normals_are_independent(dtype):
+    scores = independence_z(dtype)
+    assert max(scores.values()) < 5, scores
+
+
+@pytest.mark.parametrize(
+    "planted, caught", [("seed in counter", "seed"), ("shared replica", "rep")]
+)
+def test_planted_bugs_are_caught(planted, caught):
+    """The same test, on noise with its seed in the counter, or one stream for two replicas."""
+    scores = independence_z("float64", planted)
+    assert max(z for name, z in scores.items() if name.startswith(caught)) > 100
+
+
+# --- permutations ---------------------------------------------------------------------------------
+
+
+def images(indices, keys, n, rounds=None):
+    rows, columns = naive.table(n)
+    out = np.empty((len(keys), len(indices)), np.int64)
+    run = compiled("float64", PERMUTE_ENTRY)
+    keys = np.asarray(keys, np.uint32).reshape(-1, 2)
+    rounds = _rounds(rows) if rounds is None else rounds
+    run(np.asarray(indices, np.int64), keys, n, rows, columns, rounds, out)
+    return out
+
+
+def test_every_small_permutation_is_a_bijection():
+    keys = np.random.default_rng(3).integers(0, 2**32, (5, 2), dtype=np.uint32)
+    for n in range(1, 201):
+        for row in images(np.arange(n), keys, n):
+            assert np.array_equal(np.sort(row), np.arange(n)), n
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(1, 100_000), key=st.tuples(*[st.integers(0, ONES)] * 2))
+def test_every_permutation_is_a_bijection(n, key):
+    (row,) = images(np.arange(n), [key], n)
+    assert (np.bincount(row, minlength=n) == 1).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 5000), key=st.tuples(*[st.integers(0, ONES)] * 2), data=st.data())
+def test_permutation_equals_its_twin(n, key, data):
+    b = data.draw(st.integers(0, n - 1))
+    assert images([b], [key], n)[0, 0] == naive.permuted(b, n, key)
+
+
+def test_permutation_as_plain_python():
+    with np.errstate(over="ignore"):
+        for b in range(10):
+            words = [np.uint32(v) for v in (b // 4, b % 4, 3, 4)]
+            pair = sampling.permute(*words, 5, np.uint32(7), np.uint32(8))
+            number = int(pair[0]) * 4 + int(pair[1])
+            assert 0 <= number < 12
+            if number < 10:
+                assert number == naive.permuted(b, 10, (7, 8), n_rounds=5)
+
+
+def pair_uniformity_z(n, rounds=None, n_keys=200_000, ordered=True):
+    """Largest z of chi-square: are the images of a few pairs of places uniform over all pairs?"""
+    keys = np.random.default_rng(n).integers(0, 2**32, (n_keys, 2), dtype=np.uint32)
+    worst = -math.inf
+    for i, j in {(0, 1), (0, n - 1), (n // 2, n // 2 - 1)}:
+        if i == j:
+            continue
+        found = images([i, j], keys, n, rounds)
+        if not ordered:
+            found = np.sort(found, axis=1)
+        counts = np.bincount(found[:, 0] * n + found[:, 1], minlength=n * n).reshape(n, n)
+        assert np.trace(counts) == 0
+        cells = counts[~np.eye(n, dtype=bool)] if ordered else counts[np.triu_indices(n, 1)]
+        expected = n_keys / cells.size
+        chi2, dof = ((cells - expected) ** 2 / expected).sum(), cells.size - 1
+        if dof == 0:
+            continue
+        worst = max(worst, -stats.norm.ppf(max(stats.chi2.sf(chi2, dof), 1e-300)))
+    return worst
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 7, 16, 50])
+def test_a_batch_of_two_is_uniform_over_all_sets(n):
+    """All that mini-batch SGD can see of a permutation."""
+    assert pair_uniformity_z(n, ordered=False) < 5
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 7, 16, 50])
+def test_pairs_of_images_are_uniform(n):
+    assert pair_uniformity_z(n) < 5
+
+
+@pytest.mark.parametrize("n", [4, 5, 7, 16, 50])
+def test_one_round_is_not_uniform(n):
+    """Negative twin: a cipher of one round fails the same tests."""
+    assert pair_uniformity_z(n, rounds=1) > 5
+    assert pair_uniformity_z(n, rounds=1, ordered=False) > 5
+
+
+def test_single_images_are_uniform():
+    for n in (2, 3, 10, 37):
+        keys = np.random.default_rng(n).integers(0, 2**32, (100_000, 2), dtype=np.uint32)
+        for b in (0, n - 1):
+            counts = np.bincount(images([b], keys, n)[:, 0], minlength=n)
+            assert stats.chisquare(counts).pvalue > 1e-6
+
+
+@settings(max_examples=200, deadline=None)
+@given(word=st.integers(0, ONES), n=st.integers(1, ONES))
+def test_draw_index_is_exact(word, n):
+    index = int(sampling.draw_index(np.uint32(word), np.uint32(n)))
+    assert index == word * n >> 32
+    assert index < n

@@ -1,0 +1,419 @@
+"""What runs measure against exact laws, with known standard errors and laws that must be rejected.
+
+Every z-score divides by a standard error that follows from the law itself, never from the data,
+except where the error bars are themselves under test.
+"""
+
+import itertools
+
+import laws
+import numpy as np
+import pytest
+import scipy.linalg
+from scipy import stats
+
+import langevin as lv
+from langevin.errors import UnsoundError
+from langevin.surfaces.finite_sum import FiniteSum
+
+PARABOLA = lv.Surface("h*x**2/2", variables=("x",), h=1.0, noise=lv.Isotropic(1.5))
+WELL = lv.Surface("x**4/4 - a*x**3/3 - x**2/2", a=0.4, noise=lv.Isotropic(1.0))
+SIGMA = 1.5
+
+
+def simulate(surface, dynamics, **options):
+    return lv.simulate(surface, dynamics, progress=False, **options)
+
+
+def variance_z(x, variance):
+    """z of the mean square of independent centred Gaussians against their variance."""
+    return ((x**2).mean() / variance - 1) * np.sqrt(x.size / 2)
+
+
+# --- quadratic surfaces ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_sgd_variance_is_that_of_the_discrete_chain(dtype):
+    n, h, size = 100_000, 2.0, 4.0
+    etas = np.repeat([0.05, 0.25, 0.7], n)  # eta h = .1, .5, 1.4: one launch
+    dynamics = lv.SGD(etas, size)
+    options = dict(n_replicas=3 * n, n_steps=203, start=[0.0], seed=1, dtype=dtype)
+    x = simulate(PARABOLA.replace(h=h), dynamics, **options).positions[:, 0].astype(float)
+    for k, eta in enumerate((0.05, 0.25, 0.7)):
+        mine = x[k * n : (k + 1) * n]
+        exact = laws.sgd_variance(eta, SIGMA**2 / size, h)
+        assert abs(variance_z(mine, exact)) < 5
+        assert abs(mine.mean() / np.sqrt(exact / n)) < 5
+        wrong = {
+            "noise off by sqrt(2)": 2 * exact,
+            "S forgotten": size * exact,
+            "sigma forgotten": exact / SIGMA**2,
+        }
+        if eta * h >= 0.5:
+            wrong["continuum"] = eta * SIGMA**2 / (2 * size) / h
+        for name, variance in wrong.items():
+            assert abs(variance_z(mine, variance)) > 5, name
+        assert stats.kstest(mine / np.sqrt(exact), "norm").statistic * np.sqrt(n) < 2.7
+
+
+def test_overdamped_variance_is_that_of_euler_maruyama():
+    n, k, dt, temperature = 100_000, 2.0, 0.25, 0.3
+    options = dict(n_replicas=n, n_steps=100, start=[0.0], seed=2)
+    x = simulate(PARABOLA.replace(h=k), lv.Overdamped(temperature, dt), **options).positions
+    assert abs(variance_z(x, temperature / (k * (1 - k * dt / 2)))) < 5
+    assert abs(variance_z(x, temperature / k)) > 5
+
+
+def test_heavy_ball_covariance_is_that_of_the_discrete_chain():
+    n, eta, h, size = 100_000, 0.3, 1.5, 2.0
+    momenta = np.repeat([0.4, 0.9], n)
+    options = dict(n_replicas=2 * n, n_steps=402, start=[0.0], seed=3)
+    result = simulate(PARABOLA.replace(h=h), lv.SGD(eta, size, momentum=momenta), **options)
+    for k, m in enumerate((0.4, 0.9)):
+        x = result.positions[k * n : (k + 1) * n, 0]
+        v = -eta * result.velocities[k * n : (k + 1) * n, 0]
+        var_x, cov, var_v = laws.heavy_ball(eta, SIGMA**2 / size, h, m)
+        assert abs(variance_z(x, var_x)) < 5
+        assert abs(variance_z(v, var_v)) < 5
+        error = np.sqrt((var_x * var_v + cov**2) / n)
+        assert abs((x * v).mean() - cov) < 5 * error
+        assert abs((x * v).mean() + cov) > 5 * error
+        ema, _, _ = laws.heavy_ball(eta * (1 - m), SIGMA**2 / size, h, m)
+        assert abs(variance_z(x, ema)) > 5, "the other convention of momentum"
+        assert abs(variance_z(x, laws.sgd_variance(eta, SIGMA**2 / size, h))) > 5
+        temperature = eta * SIGMA**2 / (2 * size * (1 - m))
+        assert abs(variance_z(x, temperature / h)) > 5, "continuum"
+
+
+def five_dimensional():
+    """H with curvatures 0.3 to 4 and its formula."""
+    q = np.linalg.qr(np.random.default_rng(5).normal(size=(5, 5)))[0]
+    hessian = q @ np.diag([0.3, 0.7, 1.0, 2.0, 4.0]) @ q.T
+    pairs = itertools.product(range(5), repeat=2)
+    text = " + ".join(f"({float(hessian[i, j])!r})*x{i}*x{j}/2" for i, j in pairs)
+    return hessian, lv.Surface(text, noise=lv.Isotropic(SIGMA))
+
+
+def covariance_z(x, covariance):
+    """Largest |z| over the entries of a centred Gaussian's covariance."""
+    variances = np.diag(covariance)
+    error = np.sqrt((np.outer(variances, variances) + covariance**2) / len(x))
+    return np.abs((x.T @ x / len(x) - covariance) / error).max()
+
+
+@pytest.mark.parametrize("dtype, momentum", [("float32", 0.0), ("float64", 0.6)])
+def test_covariance_in_five_dimensions(dtype, momentum):
+    hessian, surface = five_dimensional()
+    n, eta, size = 100_000, 0.25, 3.0
+    options = dict(n_replicas=n, n_steps=250, start=np.zeros(5), seed=4, dtype=dtype)
+    result = simulate(surface, lv.SGD(eta, size, momentum=momentum), **options)
+    eye = np.eye(5)
+    # b' = m b + H x + noise, x' = x - eta b'
+    step = np.block([[eye - eta * hessian, -eta * momentum * eye], [hessian, momentum * eye]])
+    into = np.vstack([-eta * eye, eye])
+    noise = into @ into.T * SIGMA**2 / size
+    exact = scipy.linalg.solve_discrete_lyapunov(step, noise)
+    x = result.positions.astype(float)
+    if momentum:
+        x = np.hstack([x, result.velocities])
+        assert covariance_z(x, exact) < 5
+    else:
+        exact = exact[:5, :5]
+        assert covariance_z(x, exact) < 5
+    assert covariance_z(x, 2 * exact) > 5
+    assert covariance_z(x, size * exact) > 5
+    continuum = eta * SIGMA**2 / (2 * size * (1 - momentum)) * np.linalg.inv(hessian)
+    assert covariance_z(x[:, :5], continuum) > 5
+
+
+# --- real mini-batches ----------------------------------------------------------------------------
+
+
+def least_squares(n):
+    """One weight on n examples: the surface, and w <- a_n w + b_n of each example's full step."""
+    generator = np.random.default_rng(n)
+    u, v = generator.normal(1, 0.5, n), generator.normal(size=n)
+    return FiniteSum("(w*u - v)**2/2", data={"u": u, "v": v}), u, v
+
+
+def exact_moments(u, v, eta, size, replacement):
+    """E d**k, k = 0 ... 4, of the stationary w = w* + d, from every mini-batch there is."""
+    n = len(u)
+    h, best = (u**2).mean(), (u * v).mean() / (u**2).mean()
+    choose = itertools.product if replacement else itertools.combinations
+    options = {"repeat": size} if replacement else {}
+    batches = choose(range(n), **options) if replacement else choose(range(n), size)
+    batches = np.array(list(batches))
+    slope = 1 - eta * (u**2)[batches].mean(axis=1)
+    offset = -eta * (u * (best * u - v))[batches].mean(axis=1)
+    moments = [1.0]
+    for k in (1, 2, 3, 4):
+        known = sum(
+            scipy.special.comb(k, j) * (slope**j * offset ** (k - j)).mean() * moments[j]
+            for j in range(k)
+        )
+        moments.append(known / (1 - (slope**k).mean()))
+    noise = u * (best * u - v)
+    factor = laws.sampling_factor(n, size, replacement) / size
+    closed = laws.least_squares_variance(eta, h, (noise**2).mean() * factor, (u**2).var() * factor)
+    assert moments[2] == pytest.approx(closed, rel=1e-9)
+    return best, moments
+
+
+@pytest.mark.parametrize(
+    "n, size, sampling",
+    [
+        (7, 3, "with_replacement"),
+        (7, 3, "without_replacement"),
+        (3, 2, "without_replacement"),
+        (2, 1, "without_replacement"),
+        (9, 1, "with_replacement"),
+    ],
+)
+def test_minibatch_variance_on_least_squares(n, size, sampling):
+    surface, u, v = least_squares(n)
+    eta, n_replicas = 0.3 / (u**2).mean(), 200_000
+    dynamics = lv.SGD(eta, size, sampling=sampling)
+    best, moments = exact_moments(u, v, eta, size, sampling == "with_replacement")
+    options = dict(n_replicas=n_replicas, n_steps=122, start=[best], seed=n)
+    d = simulate(surface, dynamics, **options).positions[:, 0] - best
+    error = np.sqrt((moments[4] - moments[2] ** 2) / n_replicas)
+    assert abs((d**2).mean() - moments[2]) < 5 * error
+    assert abs(d.mean()) < 5 * np.sqrt(moments[2] / n_replicas)
+    if size > 1:  # negative twin: the other sampling's factor
+        _, other = exact_moments(u, v, eta, size, sampling != "with_replacement")
+        assert abs((d**2).mean() - other[2]) > 5 * error
+    assert abs((d**2).mean() - size * moments[2]) > 5 * error or size == 1
+
+
+def test_a_batch_of_all_examples_has_no_noise():
+    surface, u, v = least_squares(7)
+    best = (u * v).mean() / (u**2).mean()
+    dynamics = lv.SGD(0.3, 7, sampling="without_replacement")
+    options = dict(n_replicas=70, n_steps=402, seed=1)
+    x = simulate(surface, dynamics, start=[best + 1], **options).positions
+    assert np.abs(x - best).max() < 1e-12
+
+
+# --- the double well ------------------------------------------------------------------------------
+
+
+def chain_law(surface, eta, temperature, low=-2.4, high=2.8, n=1200):
+    """Stationary cell probabilities of x <- x - eta U' + sqrt(2 T eta) xi, and the cell centres."""
+    x = np.linspace(low, high, n)
+    mean = x - eta * surface.gradient(x[:, None])[:, 0]
+    width = np.sqrt(2 * temperature * eta)
+    kernel = np.exp(-(((x[None, :] - mean[:, None]) / width) ** 2) / 2)
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    system = kernel.T - np.eye(n)
+    system[-1] = 1.0
+    right = np.zeros(n)
+    right[-1] = 1.0
+    return x, np.linalg.solve(system, right)
+
+
+@pytest.mark.parametrize("eta, figure", [(0.05, 0.120405), (0.1, 0.122463), (0.2, 0.129559)])
+def test_the_oracle_meets_published_figures(eta, figure):
+    x, p = chain_law(WELL, eta, 0.12)
+    assert p[x < 0].sum() / p[x > 0].sum() == pytest.approx(figure, rel=3e-3)
+
+
+def chi_square_z(x, grid, probability, edges):
+    """z of chi-square of independent samples against a law on a grid."""
+    cdf = np.concatenate([[0], np.cumsum(probability)])
+    borders = np.concatenate([[grid[0] - (grid[1] - grid[0]) / 2], grid + (grid[1] - grid[0]) / 2])
+    inner = np.interp(edges, borders, cdf)
+    expected = np.diff(np.concatenate([[0], inner, [1]])) * len(x)
+    counts = np.bincount(np.searchsorted(edges, x), minlength=len(edges) + 1)
+    assert expected.min() > 20
+    chi2, dof = ((counts - expected) ** 2 / expected).sum(), len(edges)
+    return (chi2 - dof) / np.sqrt(2 * dof)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_law_of_the_discrete_chain_is_kept(dtype):
+    """Start from the chain's own law, on either side of the barrier, and stay in it."""
+    eta, temperature, n = 0.2, 0.25, 200_000
+    x, p = chain_law(WELL, eta, temperature)
+    uniform = (np.arange(n) + 0.5) / n
+    start = np.interp(uniform, np.cumsum(p) - p / 2, x)
+    np.random.default_rng(6).shuffle(start)
+    dynamics = lv.SGD(eta, eta / (2 * temperature))
+    options = dict(n_replicas=n, n_steps=300, start=start[:, None], seed=6, dtype=dtype)
+    found = simulate(WELL, dynamics, **options).positions[:, 0].astype(float)
+    edges = np.linspace(-1.5, 1.8, 30)
+    assert abs(chi_square_z(found, x, p, edges)) < 5
+    gibbs = np.exp(-WELL.energy(x[:, None]) / temperature)
+    assert abs(chi_square_z(found, x, gibbs / gibbs.sum(), edges)) > 5  # the continuum is rejected
+    for wrong in (temperature / 2, temperature * 1.05):
+        assert abs(chi_square_z(found, *chain_law(WELL, eta, wrong), edges)) > 5
+
+
+def kolmogorov(a, b):
+    """Two-sample KS distance in units that exceed 2.7 once in a million."""
+    values = np.sort(np.concatenate([a, b]))
+    below = [np.searchsorted(np.sort(s), values, side="right") / len(s) for s in (a, b)]
+    scale = np.sqrt(len(a) * len(b) / (len(a) + len(b)))
+    return np.abs(below[0] - below[1]).max() * scale
+
+
+def test_sdeint_agrees_in_law():
+    sdeint = pytest.importorskip("sdeint")
+    temperature, dt, steps, start = 0.3, 0.05, 60, 0.1
+    spread = np.sqrt(2 * temperature) * np.eye(300)  # 300 replicas as one system
+    times = np.arange(steps + 1) * dt
+    theirs = np.concatenate(
+        [
+            sdeint.itoEuler(
+                lambda x, t: -(x**3 - 0.4 * x**2 - x),
+                lambda x, t: spread,
+                np.full(300, start),
+                times,
+                generator=np.random.default_rng(seed),
+            )[-1]
+            for seed in range(10)
+        ]
+    )
+    options = dict(n_replicas=100_000, n_steps=steps, start=[start], seed=7)
+    ours = simulate(WELL, lv.Overdamped(temperature, dt), **options).positions[:, 0]
+    assert kolmogorov(ours, theirs) < 2.7
+    colder = simulate(WELL, lv.Overdamped(temperature / 2, dt), **options).positions[:, 0]
+    assert kolmogorov(colder, theirs) > 2.7
+    backwards = simulate(WELL.replace(a=-0.4), lv.Overdamped(temperature, dt), **options)
+    assert kolmogorov(backwards.positions[:, 0], theirs) > 2.7
+
+
+# --- error bars -----------------------------------------------------------------------------------
+
+SEEDS = 100
+
+
+def coverage_z(z, dof=60):
+    """z of the mean square of z-scores (seeds, ...) against that of Student's t."""
+    square = (z**2).reshape(len(z), -1).mean(axis=1)  # the columns of a seed may be correlated
+    expected = dof / (dof - 2)
+    spread = max(square.std(ddof=1), expected * np.sqrt(2 / z[0].size))
+    return (square.mean() - expected) / (spread / np.sqrt(len(square)))
+
+
+@pytest.mark.parametrize("n_replicas", [256, 1001])
+def test_error_bars_of_density_and_moments_cover(n_replicas):
+    """Over 100 seeds, on the exact Gaussian law, z-scores have mean 0 and variance 1."""
+    eta, h, size, n_steps = 0.1, 1.0, 2.0, 100
+    variance = laws.sgd_variance(eta, SIGMA**2 / size, h)
+    edges = np.linspace(-2, 2, 9) * np.sqrt(variance)
+    exact = np.diff(stats.norm.cdf(edges, scale=np.sqrt(variance)))
+    watch = (lv.Histogram(8, range=(edges[0], edges[-1])), lv.Moments())
+    bins, means, variances, too_small = [], [], [], []
+    for seed in range(SEEDS):
+        start = np.random.default_rng(seed).normal(size=(n_replicas, 1)) * np.sqrt(variance)
+        options = dict(n_replicas=n_replicas, n_steps=n_steps, start=start, seed=seed)
+        result = simulate(PARABOLA.replace(h=h), lv.SGD(eta, size), observe=watch, **options)
+        density, moments = result.density(), result.moments()
+        bins.append((density.probability - exact) / density.probability_stderr)
+        naive = np.sqrt(exact * (1 - exact) / density.n_observations)
+        too_small.append((density.probability - exact) / naive)
+        means.append(moments.mean / moments.mean_stderr)
+        variances.append(((moments.covariance - variance) / moments.covariance_stderr)[0])
+    for z in (np.array(bins), np.array(means), np.array(variances)):
+        assert abs(coverage_z(z)) < 5
+        assert np.abs(z.mean(axis=0)).max() * np.sqrt(SEEDS) < 5
+    assert coverage_z(np.array(too_small)) > 5  # negative twin: steps taken as independent
+
+
+SYMMETRIC = WELL.replace(a=0.0)
+
+
+def test_error_bars_of_occupation_cover():
+    """On the symmetric well, from both minima, p_A/p_B is 1 at any time."""
+    z, ratios, too_small = [], [], []
+    for seed in range(SEEDS):
+        options = dict(n_replicas=512, n_steps=120, burn_in=20, seed=seed)
+        result = simulate(SYMMETRIC, lv.Overdamped(0.3, 0.1), observe=lv.Occupation(), **options)
+        occupation = result.occupation(allow_unequilibrated=True)
+        z.append((occupation.probability[:1] - 0.5) / occupation.stderr[:1])
+        ratios.append([occupation.ratio(0, 1).z(1.0)])
+        naive = 0.5 / np.sqrt(occupation.n_observations)
+        too_small.append((occupation.probability[:1] - 0.5) / naive)
+    for scores in (np.array(z), np.array(ratios)):
+        assert abs(coverage_z(scores)) < 5
+        assert abs(scores.mean()) * np.sqrt(SEEDS) < 5
+    assert coverage_z(np.array(too_small)) > 5
+
+
+def test_error_bars_with_interleaved_groups_cover():
+    labels = np.arange(999) % 3
+    etas = np.array([0.05, 0.1, 0.2])[labels]
+    variances = laws.sgd_variance(np.array([0.05, 0.1, 0.2]), SIGMA**2, 1.0)
+    z = []
+    for seed in range(60):
+        start = np.random.default_rng(seed).normal(size=999) * np.sqrt(variances[labels])
+        options = dict(n_replicas=999, n_steps=60, start=start[:, None], seed=seed)
+        watch = lv.Moments(groups=labels)
+        result = simulate(PARABOLA, lv.SGD(etas, 1.0), observe=watch, **options)
+        z.append(
+            [
+                (result["moments"][k].covariance[0, 0] - variances[k])
+                / result["moments"][k].covariance_stderr[0, 0]
+                for k in range(3)
+            ]
+        )
+    assert abs(coverage_z(np.array(z))) < 5
+
+
+# --- the equilibration guard ----------------------------------------------------------------------
+
+
+def occupied(temperature, *, n_replicas=640, n_steps=400, surface=SYMMETRIC, **options):
+    options = dict(n_replicas=n_replicas, n_steps=n_steps, observe=lv.Occupation(), **options)
+    return simulate(surface, lv.Overdamped(temperature, 0.1), **options)
+
+
+@pytest.mark.parametrize("n_replicas", [64, 640, 4097])
+def test_the_guard_refuses_replicas_that_never_crossed(n_replicas):
+    result = occupied(0.01, n_replicas=n_replicas)
+    with pytest.raises(UnsoundError, match=r"burn_in.*n_steps"):
+        result.occupation()
+    counts = result.occupation(allow_unequilibrated=True)
+    assert np.allclose(counts.probability, 0.5, atol=0.01)
+
+
+def test_the_guard_refuses_replicas_that_hardly_crossed():
+    with pytest.raises(UnsoundError, match="began in different basins"):
+        occupied(0.06).occupation()
+
+
+def test_the_guard_refuses_a_drift():
+    """All start on one side: the second half of the run differs from the first."""
+    with pytest.raises(UnsoundError, match="half"):
+        occupied(0.1, start=[-1.0]).occupation()
+
+
+@pytest.mark.parametrize("n_replicas", [2, 3, 5])
+def test_the_guard_refuses_a_handful_that_never_crossed(n_replicas):
+    """Too few replicas for error groups are no licence."""
+    with pytest.raises(UnsoundError):
+        occupied(0.01, n_replicas=n_replicas).occupation()
+
+
+def test_the_guard_refuses_when_all_began_and_stayed_on_one_side():
+    """p_A/p_B = infinity with no error, because nobody ever looked at the other side."""
+    with pytest.raises(UnsoundError):
+        occupied(0.01, start=[-1.0]).occupation()
+
+
+def test_the_guard_lets_equilibrated_runs_pass():
+    """No false alarm in 60 runs that forgot their start."""
+    for seed in range(60):
+        result = occupied(0.5, n_replicas=256, n_steps=400, burn_in=200, seed=seed)
+        assert abs(result.occupation().ratio(0, 1).z(1.0)) < 6
+
+
+def test_the_guard_seldom_cries_wolf_with_few_replicas():
+    """With a handful of error groups a z-score has Student's tails: 5 is then nothing special."""
+    alarms = 0
+    for seed in range(60):
+        result = occupied(0.5, n_replicas=6, n_steps=400, burn_in=200, seed=seed)
+        alarms += not result.occupation(allow_unequilibrated=True).equilibration.agrees
+    assert alarms <= 3
