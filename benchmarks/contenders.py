@@ -324,7 +324,11 @@ CONTENDERS = {
         "numba np.random": (plain_numba, (2**12,)),
         "numba Generator": (numba_generator, (2**12,)),
     },
-    "jax": {"JAX scan": (partial(jax_scan, 1, False), WIDE), "JAX vmap": (jax_vmap, SMALL)},
+    "jax": {
+        "JAX scan": (partial(jax_scan, 1, False), WIDE),
+        "JAX scan small": (partial(jax_scan, 1, False), (2**12,)),
+        "JAX vmap": (jax_vmap, SMALL),
+    },
     "jax_devices": {"JAX devices": (partial(jax_scan, 4, True), SMALL)},
     "diffrax": {"diffrax": (diffrax_euler, WIDE)},
     "torch": {"torch eager": (torch_eager, WIDE), "torchsde": (torchsde_euler, SMALL)},

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 PAUSE = 0.05  # seconds between two turns: lets another library's spinning threads go to sleep
@@ -212,6 +214,12 @@ def write(folder: Path, name: str, record: dict[str, Any], packages: Sequence[st
     }
     path.write_text(json.dumps({**head, **record}, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def console() -> Console:
+    """A console as wide as the terminal; in a file, wide enough for the tables."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=120)
 
 
 def verdict(holds: bool) -> str:

@@ -28,7 +28,6 @@ from pathlib import Path
 
 import harness
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 GIB = 2**30
@@ -149,7 +148,7 @@ def main() -> None:
     if options.child:
         child(*options.child)
         return
-    console = Console()
+    console = harness.console()
     replicas, steps, rounds = (
         (REPLICAS[:3], STEPS[:3], 2) if options.quick else (REPLICAS, STEPS, 3)
     )

@@ -22,7 +22,6 @@ import time
 from pathlib import Path
 
 import harness
-from rich.console import Console
 from rich.table import Table
 
 FORMULAS = {
@@ -106,7 +105,7 @@ def main() -> None:
     if options.child:
         child(options.child[0], json.loads(options.child[1]))
         return
-    console = Console()
+    console = harness.console()
     with console.status("starting") as status:
         with tempfile.TemporaryDirectory() as cache:  # byte code and file cache of the libraries
             timed(cache, "x**2", {})

@@ -1,4 +1,4 @@
-"""The dynamics a surface is descended with: frozen descriptions, no behaviour but their arithmetic."""
+"""How a surface is descended: frozen descriptions, no behaviour but their own arithmetic."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from langevin.checks import one_of, real_array
 from langevin.errors import ParameterError, UnsoundError
 from langevin.surfaces.noise import Isotropic
 
@@ -15,14 +16,11 @@ INTEGRATORS = ("euler_maruyama",)
 
 
 def _check(owner: str, name: str, value: Any, *, low: float, closed: bool = False) -> None:
-    """Every element of ``value`` (a number or one number per replica) is finite and above ``low``."""
-    try:
-        values = np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        raise ParameterError(
-            f"{owner}({name}={value!r}): needs a number, or an array with one number per replica."
-        ) from None
-    if values.ndim > 1:
+    """Every element of ``value`` (a number or one per replica) is finite and above ``low``."""
+    values = real_array(
+        f"{owner}: {name}", value, "needs a number, or an array with one number per replica"
+    )
+    if values.ndim > 1 or values.size == 0:
         raise ParameterError(
             f"{owner}({name}=...): shape {values.shape} given; needs a number or (n_replicas,)."
         )
@@ -66,11 +64,10 @@ class SGD:
         _check("SGD", "batch_size", self.batch_size, low=0.0)
         _check("SGD", "momentum", self.momentum, low=0.0, closed=True)
         if np.any(np.asarray(self.momentum) >= 1):
-            raise ParameterError("SGD(momentum=...): must be below 1, or the velocity never decays.")
-        if self.sampling not in SAMPLING:
             raise ParameterError(
-                f"SGD(sampling={self.sampling!r}): choose one of {', '.join(SAMPLING)}."
+                "SGD(momentum=...): must be below 1, or the velocity never decays."
             )
+        one_of("SGD: sampling", self.sampling, SAMPLING)
         for name in ("learning_rate", "batch_size", "momentum"):
             object.__setattr__(self, name, _hashable(getattr(self, name)))
 
@@ -138,10 +135,7 @@ class Overdamped:
     def __post_init__(self):
         _check("Overdamped", "temperature", self.temperature, low=0.0, closed=True)
         _check("Overdamped", "dt", self.dt, low=0.0)
-        if self.integrator not in INTEGRATORS:
-            raise ParameterError(
-                f"Overdamped(integrator={self.integrator!r}): choose one of {', '.join(INTEGRATORS)}."
-            )
+        one_of("Overdamped: integrator", self.integrator, INTEGRATORS)
         object.__setattr__(self, "temperature", _hashable(self.temperature))
         object.__setattr__(self, "dt", _hashable(self.dt))
 

@@ -9,7 +9,14 @@ import platform
 import shutil
 import subprocess
 
-VECTORS = (("avx512f", 512), ("avx2", 256), ("avx", 256), ("neon", 128), ("asimd", 128), ("sse2", 128))
+VECTORS = (
+    ("avx512f", 512),
+    ("avx2", 256),
+    ("avx", 256),
+    ("neon", 128),
+    ("asimd", 128),
+    ("sse2", 128),
+)
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "sympy", "matplotlib")
 EXTRAS = ("torch", "cupy", "numba-cuda", "xarray", "zarr", "dask")
 
@@ -28,7 +35,9 @@ def cpu_name() -> str:
 
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+            names = [
+                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
+            ]
     except OSError:
         names = []
     return f"{names[0] if names else platform.processor()} ({llvm.get_host_cpu_name()})"
@@ -59,6 +68,7 @@ def gather() -> dict[str, str]:
     """Everything ``langevin info`` prints."""
     from langevin.engines import compiling
 
+    bits = simd_bits()
     installed = {name: version(name) for name in (*PACKAGES, *EXTRAS)}
     versions = ", ".join(f"{name} {v}" for name, v in installed.items() if v)
     missing = ", ".join(name for name, v in installed.items() if not v)
@@ -67,7 +77,7 @@ def gather() -> dict[str, str]:
         "CPU": cpu_name(),
         "cores": str(os.cpu_count()),
         "threads used": str(compiling.n_threads()),
-        "SIMD width": f"{simd_bits()} bits ({simd_bits() // 32} float32 or {simd_bits() // 64} float64)",
+        "SIMD width": f"{bits} bits ({bits // 32} float32 or {bits // 64} float64)",
         "GPU": gpu(),
         "kernel cache": str(compiling.cache_directory()),
         "Python": f"{platform.python_version()} on {platform.platform()}",

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from langevin.analysis.density import density_from_counts, moments_from_sums
+from langevin.analysis.groups import per_group
 from langevin.analysis.occupation import MeasuredOccupation
+from langevin.checks import real_array, whole_number
 from langevin.errors import ParameterError, UnsoundError
 
-QUENCH_DESCENTS = 400
+DESCENTS = 50  # steps of a quench between two looks at the minima
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,11 @@ class Bound:
     kind = ""
 
     def __init__(self, observer, run: Run):
+        if not isinstance(observer.name, str) or not observer.name:
+            raise ParameterError(f"an observer's name={observer.name!r} must be text, not empty.")
         self.name, self.run = observer.name, run
         every = observer.every
-        if not isinstance(every, (int, np.integer)) or isinstance(every, bool) or every < 1:
-            raise ParameterError(
-                f"{self.name}: every={every!r} must be a whole number of steps >= 1."
-            )
-        self.every = int(every)
+        self.every = whole_number(f"{self.name}: every", every, 1, 2**62)
         self.first = (run.burn_in // self.every + 1) * self.every
         if self.first > run.n_steps:
             raise ParameterError(
@@ -120,7 +120,10 @@ class Bound:
 def _labels(groups, n_replicas: int, name: str) -> np.ndarray:
     if groups is None:
         return np.zeros(1, np.int16)
-    labels = np.asarray(groups)
+    try:
+        labels = np.asarray(groups)
+    except ValueError:
+        labels = np.empty(0, object)
     if labels.shape != (n_replicas,) or not np.issubdtype(labels.dtype, np.integer):
         raise ParameterError(
             f"{name}: groups= has shape {labels.shape} and type {labels.dtype}; needed: integers "
@@ -128,6 +131,12 @@ def _labels(groups, n_replicas: int, name: str) -> np.ndarray:
         )
     if labels.min() < 0 or labels.max() > 10_000:
         raise ParameterError(f"{name}: groups= must hold labels 0, 1, ... up to 10,000.")
+    missing = np.flatnonzero(np.bincount(labels) == 0)
+    if len(missing):
+        raise ParameterError(
+            f"{name}: groups= has no replica with label {missing[0]}, but some with higher labels. "
+            f"Number the groups 0, 1, ... without gaps (np.unique(labels, return_inverse=True))."
+        )
     return labels.astype(np.int16)
 
 
@@ -141,7 +150,7 @@ class BoundHistogram(Bound):
         self.axes = _axes(observer.axes, run.surface.dim, self.name)
         self.bins = _bins(observer.bins, len(self.axes), self.name)
         self.low, self.high = _range(observer.range, self.axes, run, self.name)
-        self.width = int(np.prod(self.bins)) + 1
+        self.width = math.prod(self.bins) + 1
         size = self.parts * self.n_groups * self.width + 1
         if size > 2**31 - 1 or size * run.n_tasks * 8 > 2**34:
             raise ParameterError(
@@ -168,10 +177,8 @@ class BoundHistogram(Bound):
             np.linspace(low, high, n + 1)
             for low, high, n in zip(self.low, self.high, self.bins, strict=True)
         ]
-        if self.n_groups == 1:
-            return density_from_counts(counts, edges, self.axes)
-        return tuple(
-            density_from_counts(counts, edges, self.axes, group=g) for g in range(self.n_groups)
+        return per_group(
+            lambda g: density_from_counts(counts, edges, self.axes, group=g), self.n_groups
         )
 
 
@@ -179,10 +186,11 @@ def _axes(axes, dim: int, name: str) -> tuple[int, ...]:
     if axes is None:
         if dim > 2:
             raise ParameterError(
-                f"{name}: the surface has {dim} dimensions; say which one or two to count: axes=(0, 1)."
+                f"{name}: the surface has {dim} dimensions; say which one or two to count: "
+                "axes=(0, 1)."
             )
         return tuple(range(dim))
-    chosen = (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
+    chosen = tuple(axes) if isinstance(axes, (tuple, list, np.ndarray)) else (axes,)
     good = all(isinstance(a, (int, np.integer)) and 0 <= a < dim for a in chosen)
     if not good or not 1 <= len(chosen) <= 2 or len(set(chosen)) != len(chosen):
         raise ParameterError(
@@ -192,9 +200,9 @@ def _axes(axes, dim: int, name: str) -> tuple[int, ...]:
 
 
 def _bins(bins, n_axes: int, name: str) -> tuple[int, ...]:
-    chosen = (bins,) * n_axes if isinstance(bins, (int, np.integer)) else tuple(np.ravel(bins))
+    chosen = tuple(bins) if isinstance(bins, (tuple, list, np.ndarray)) else (bins,) * n_axes
     good = all(isinstance(b, (int, np.integer)) and not isinstance(b, bool) for b in chosen)
-    if not good or len(chosen) != n_axes or min(chosen) < 1:
+    if not good or len(chosen) != n_axes or min(chosen) < 1 or math.prod(map(int, chosen)) > 2**31:
         raise ParameterError(
             f"{name}: bins={bins!r} must be a whole number >= 1, or {n_axes} of them."
         )
@@ -208,12 +216,13 @@ def _range(wanted, axes, run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
                 f"{name}: this run has no temperature from which to choose a range. "
                 "Give range=(low, high), or one pair per axis."
             )
-        low, high = run.surface.bounds(run.temperature)
+        energies = [m.energy for m in run.surface.minima()]
+        rise = (max(energies) - min(energies)) / run.temperature  # replicas may start in any
+        low, high = run.surface.bounds(run.temperature, 30.0 + rise)
         return np.asarray(low, float)[list(axes)], np.asarray(high, float)[list(axes)]
     try:
-        pairs = np.asarray(wanted, dtype=float)
-        pairs = np.broadcast_to(pairs, (len(axes), 2))
-    except (TypeError, ValueError):
+        pairs = np.broadcast_to(real_array("range", wanted, "numbers"), (len(axes), 2))
+    except ValueError:
         raise ParameterError(
             f"{name}: range={wanted!r} must be (low, high), or one such pair for each of "
             f"{len(axes)} axes."
@@ -240,6 +249,7 @@ class BoundOccupation(Bound):
     """Counts (tasks, parts * groups * origins, 2 halves, minima + unassigned)."""
 
     kind = "occupation"
+    descents = DESCENTS
 
     def __init__(self, observer, run: Run):
         super().__init__(observer, run)
@@ -266,6 +276,8 @@ class BoundOccupation(Bound):
         real = self.run.dtype.type
         common = (*self._common(self.cells, self.n_cells), np.int64(self.middle))
         dim = self.run.surface.dim
+        if self.basins.n == 1:
+            return common
         if dim == 1:
             return (*common, np.asarray(self.basins.thresholds).astype(real))
         if dim == 2:
@@ -274,7 +286,10 @@ class BoundOccupation(Bound):
             return (*common, labels, self.basins.low.astype(real), inverse.astype(real))
         minima = self.run.surface.minima()
         positions = np.array([m.position for m in minima])
-        curvature = max(float(np.linalg.eigvalsh(m.hessian)[-1]) for m in minima)
+        spectra = np.array([np.linalg.eigvalsh(m.hessian) for m in minima])
+        curvature = float(spectra.max())
+        # Descending a valley takes as many steps as its curvature is smaller than the largest.
+        sweeps = math.ceil(min(10_000, 1 + 20 * curvature / spectra.min() / DESCENTS))
         apart = _closest(positions, curvature)
         return (
             *common,
@@ -282,14 +297,12 @@ class BoundOccupation(Bound):
             real((apart / 4) ** 2),
             real(0.5 / curvature),
             real(apart / 8),
-            np.int64(QUENCH_DESCENTS),
+            np.int64(sweeps),
         )
 
     def estimate(self):
         """A MeasuredOccupation."""
-        counts = self.store.reshape(
-            -1, self.n_groups, self.n_origins, 2, self.basins.n + 1
-        )
+        counts = self.store.reshape(-1, self.n_groups, self.n_origins, 2, self.basins.n + 1)
         return MeasuredOccupation(counts)
 
 
@@ -320,6 +333,4 @@ class BoundMoments(Bound):
     def estimate(self):
         """Moments, or one for each user group."""
         sums = self.store.reshape(-1, self.n_groups, self.store.shape[-1])
-        if self.n_groups == 1:
-            return moments_from_sums(sums, self.centre)
-        return tuple(moments_from_sums(sums, self.centre, group=g) for g in range(self.n_groups))
+        return per_group(lambda g: moments_from_sums(sums, self.centre, group=g), self.n_groups)

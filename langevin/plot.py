@@ -51,41 +51,50 @@ def density(measured: Any, predictions: Sequence[Any] = (), *, ax: Any = None):
 def ratios(
     x: np.ndarray,
     measured: Sequence[Any],
-    predictions: Mapping[str, np.ndarray],
+    predictions: Mapping[str, tuple[np.ndarray, np.ndarray]],
     *,
     xlabel: str = "learning rate / batch size",
     marks: Mapping[str, float] | None = None,
     ax: Any = None,
 ):
-    """Measured p_A/p_B (Estimates) against x, with predicted curves and marked values of x."""
+    """Measured p_A/p_B (Estimates) against x, predicted curves (x, y) and marked values of x."""
     ax = new_axes(ax)
-    for k, (name, values) in enumerate(predictions.items()):
-        style = ("-", "--", "-.", ":")[k % 4]
-        ax.plot(x, values, style, color=COLOURS[k % 6], lw=1.6, label=name)
-    value = [m.value for m in measured]
-    error = [m.stderr for m in measured]
+    for k, (name, (at, values)) in enumerate(predictions.items()):
+        ax.plot(at, values, ("-", "--", "-.", ":")[k % 4], color=COLOURS[k % 6], lw=1.6, label=name)
+    value, error = ([getattr(m, what) for m in measured] for what in ("value", "stderr"))
     ax.errorbar(x, value, yerr=error, fmt="o", ms=5, color=INK, label="measured", zorder=3)
     for k, (name, at) in enumerate((marks or {}).items()):
         ax.axvline(at, color=COLOURS[(k + 3) % 6], lw=1.2, ls=(0, (4, 3)), label=name)
     ax.axhline(1, color=INK, lw=0.8, alpha=0.6)
-    ax.set_yscale("log")
-    ax.set_xscale("log")
-    ax.set(xlabel=xlabel, ylabel="occupation ratio p_A / p_B")
-    ax.legend(frameon=False, fontsize="small")
+    ax.set(xlabel=xlabel, ylabel="occupation ratio p_A / p_B", xscale="log", yscale="log")
+    plain_ticks(ax.xaxis)
+    plain_ticks(ax.yaxis)
+    ax.legend(frameon=False, fontsize="small", loc="lower right")
     return ax
 
 
-def against(
-    predicted: np.ndarray, measured: np.ndarray, stderr: np.ndarray, *, label: str, k: int = 0, ax=None
+def plain_ticks(axis: Any) -> None:
+    """Ticks at 1, 2, 5 of each decade, written as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def variances(
+    curvature: np.ndarray,
+    measured: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    *,
+    ax: Any = None,
 ):
-    """Measured values with error bars against predicted ones, with the diagonal."""
-    ax = new_axes(ax, figsize=(4.6, 4.4))
-    ax.errorbar(predicted, measured, yerr=stderr, fmt="o", ms=3.5, lw=1, color=COLOURS[k], label=label)
-    low = min(np.min(predicted), np.min(measured))
-    high = max(np.max(predicted), np.max(measured))
-    margin = 0.05 * (high - low)
-    ends = [low - margin, high + margin]
-    ax.plot(ends, ends, color=INK, lw=0.8, alpha=0.6, zorder=0)
-    ax.set(xlabel="predicted", ylabel="measured")
+    """Variance along each eigenvector of the Hessian against its curvature, with predictions."""
+    ax = new_axes(ax, figsize=(5, 4))
+    for k, (name, values) in enumerate(predictions.items()):
+        ax.plot(curvature, values, ("-", "--")[k % 2], color=COLOURS[k % 6], lw=1.6, label=name)
+    ax.plot(curvature, measured, "o", ms=5, color=INK, label="measured", zorder=3)
+    ax.set(xscale="log", yscale="log")
+    ax.set(xlabel="curvature of the direction", ylabel="variance along it")
     ax.legend(frameon=False, fontsize="small")
     return ax

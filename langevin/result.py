@@ -14,7 +14,7 @@ from langevin.errors import ParameterError
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured number with its standard error; ``dof`` groups less one stand behind the latter."""
+    """A measured number with its standard error, which ``dof`` degrees of freedom stand behind."""
 
     value: float
     stderr: float
@@ -68,21 +68,23 @@ class Result:
         return self.steps_done < self.n_steps
 
     def __getitem__(self, name: str) -> Any:
-        try:
-            return self.observed[name]
-        except KeyError:
+        if name not in self.observed:
             have = ", ".join(self.observed) or "none"
             raise ParameterError(
                 f"result[{name!r}]: no observer has that name; this run has: {have}."
-            ) from None
+            )
+        found = self.observed[name]
+        if isinstance(found, Exception):  # the run ended before the first observation
+            raise found
+        return found
 
     def _only(self, kind: str, observer: str) -> Any:
         found = [name for name, k in self.kinds.items() if k == kind]
         if len(found) == 1:
-            return self.observed[found[0]]
+            return self[found[0]]
         if not found:
             raise ParameterError(
-                f"this run observed no {kind}: pass observe=(langevin.{observer}(...),) to simulate()."
+                f"this run observed no {kind}: pass observe=langevin.{observer}(...) to simulate()."
             )
         raise ParameterError(
             f"this run has {len(found)} observers of that kind: {', '.join(found)}. "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from langevin import observe as observers_module
+from langevin.checks import one_of, real_array, whole_number
 from langevin.dynamics import SGD, Overdamped
 from langevin.errors import (
     DivergenceError,
@@ -22,6 +25,8 @@ from langevin.errors import (
     UnsoundError,
 )
 from langevin.result import Result
+from langevin.surfaces.expression import Surface
+from langevin.surfaces.finite_sum import FiniteSum
 from langevin.surfaces.noise import Isotropic
 
 LIMIT = 1e12  # farther than this a replica has escaped
@@ -57,21 +62,28 @@ def simulate(
     Raises ParameterError for bad arguments, UnsoundError for a step that must diverge, and
     DivergenceError (its ``.result`` holds what was computed) if a replica escapes to infinity.
     """
-    n_replicas = _count("n_replicas", n_replicas, 1, 2**32 - 1)
-    n_steps = _count("n_steps", n_steps, 1, 2**33 - 1)
-    burn_in = _count("burn_in", burn_in, 0, n_steps - 1)
-    seed = _count("seed", seed, 0, 2**64 - 1)
-    first_replica = _count("first_replica", first_replica, 0, 2**32 - n_replicas)
-    _choice("dtype", dtype, ("float64", "float32"))
-    _choice("on_divergence", on_divergence, ("stop", "absorb"))
+    n_replicas = whole_number("n_replicas", n_replicas, 1, 2**32 - 1)
+    n_steps = whole_number("n_steps", n_steps, 1, 2**33 - 1)
+    burn_in = whole_number("burn_in", burn_in, 0, n_steps - 1)
+    seed = whole_number("seed", seed, 0, 2**64 - 1)
+    first_replica = whole_number("first_replica", first_replica, 0, 2**32 - n_replicas)
+    if isinstance(dtype, np.dtype) or dtype in (np.float32, np.float64):
+        dtype = np.dtype(dtype).name
+    one_of("dtype", dtype, ("float64", "float32"))
+    one_of("on_divergence", on_divergence, ("stop", "absorb"))
     if device != "cpu":
         raise UnavailableError(f"device={device!r}: this version runs on device='cpu' only.")
     _check_dynamics(surface, dynamics, n_replicas)
     check_stability(surface, dynamics)
+    if on_data(surface) and n_steps > 2**32 - 4:
+        raise ParameterError(f"n_steps={n_steps}: on data a run has at most 2**32 - 4 steps.")
 
     kind = np.dtype(dtype)
-    starts, origins = _starts(surface, start, n_replicas, first_replica, kind)
+    starts = _starts(surface, start, n_replicas, first_replica, kind)
     observe = tuple(observe) if isinstance(observe, (tuple, list)) else (observe,)
+    origins = np.zeros(1, np.int16)
+    if any(isinstance(observer, observers_module.Occupation) for observer in observe):
+        origins = _origins(surface, start, starts, first_replica)
     from langevin.engines import cpu
     from langevin.engines.batches import Batches
 
@@ -117,15 +129,15 @@ def simulate(
 def _advance(engine, state, n_steps, on_divergence, progress, weight) -> int:
     """Runs window after window; returns the steps done."""
     n = state.positions.shape[1]
-    window = int(min(2**16, max(64, 2 ** math.floor(math.log2(max(1, WINDOW / (n * weight)))))))
-    if weight > 4:
-        window = max(4, min(window, 2 ** math.floor(math.log2(max(4, WINDOW / (n * weight))))))
+    shortest = 64 if weight <= 4 else 4
+    window = 2 ** math.floor(math.log2(max(1, WINDOW / (n * weight))))
+    window = int(min(2**16, max(shortest, window)))
     done = 0
-    with _progress(progress, n, n_steps) as show:
+    with _interruptible() as interrupted, _progress(progress, n, n_steps) as show:
         try:
             show(0, "compiling")
             engine.compile(state)
-            while done < n_steps:
+            while done < n_steps and not interrupted():
                 end = min(n_steps, done + window)
                 try:
                     engine.advance(state, done, end)
@@ -139,6 +151,30 @@ def _advance(engine, state, n_steps, on_divergence, progress, weight) -> int:
         except KeyboardInterrupt:
             pass
     return done
+
+
+@contextmanager
+def _interruptible() -> Iterator:
+    """Turns the first Ctrl-C into a flag: no replica is left half way. The second raises."""
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: bool(pressed)
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # somebody else handles it
+        yield lambda: bool(pressed)
+        return
+
+    def handle(number, frame):
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -204,9 +240,10 @@ def _escaped(result: Result) -> str:
     first = where[np.argmin(result.diverged[where])]
     step = int(result.diverged[first])
     return (
-        f"{len(where)} of {result.n_replicas} replicas escaped to infinity or became NaN; the first "
-        f"is replica {result.first_replica + int(first)}, between steps {step - 3} and {step}. "
-        f"Needed: a step small enough for the steepest place visited ({result.dynamics!r} given). "
+        f"{len(where)} of {result.n_replicas} replicas escaped to infinity or became NaN; the "
+        f"first is replica {result.first_replica + int(first)}, between steps {step - 3} and "
+        f"{step}. Needed: a step small enough for the steepest place visited "
+        f"({result.dynamics!r} given). "
         "Reduce the learning rate or dt, start elsewhere, or pass on_divergence='absorb' to freeze "
         "and count such replicas. What was computed is in this error's .result."
     )
@@ -257,22 +294,32 @@ def check_stability(surface, dynamics) -> None:
     if not minima:
         return
     tops = np.array([np.linalg.eigvalsh(np.atleast_2d(m.hessian))[-1] for m in minima])
-    step = np.max(dynamics.step_size * 1.0)
-    bound = 2 * (1 + np.min(np.asarray(getattr(dynamics, "momentum", 0.0))))
-    unstable = step * tops >= bound
+    bound = stable_below(dynamics)
+    step = np.atleast_1d(dynamics.step_size * 1.0)
     name = "learning_rate" if isinstance(dynamics, SGD) else "dt"
-    if unstable.all() and np.min(dynamics.step_size * 1.0) * tops.min() >= bound:
+    lost = np.broadcast_to(step * tops.min() >= bound, np.broadcast(step, bound).shape)
+    if lost.any():
+        r = int(np.argmax(lost))
+        given, limit = (float(v[r % len(v)]) for v in (step, bound))
         raise UnsoundError(
-            f"{name}={step:g} is unstable at every minimum: the smallest of their curvatures is "
-            f"{tops.min():.4g}, which needs {name} < {bound / tops.min():.4g}. Reduce it."
+            f"{name}={given:g} is unstable at every minimum: the smallest of their curvatures is "
+            f"{tops.min():.4g}, which needs {name} < {limit / tops.min():.4g}. Reduce it."
         )
-    for k in np.flatnonzero(unstable):
-        warnings.warn(
-            f"{name}={step:g} is unstable at the minimum at {minima[k].position}: curvature "
-            f"{tops[k]:.4g} needs {name} < {bound / tops[k]:.4g}. Replicas will leave it.",
-            StabilityWarning,
-            stacklevel=3,
-        )
+    for k, top in enumerate(tops):
+        worst = (step * top / bound).max()
+        if worst >= 1:
+            given = float((step + 0 * bound).flat[(step * top / bound).argmax()])
+            warnings.warn(
+                f"{name}={given:g} is unstable at the minimum at {minima[k].position}: curvature "
+                f"{top:.4g} needs {name} < {given / worst:.4g}. Replicas will leave it.",
+                StabilityWarning,
+                stacklevel=3,
+            )
+
+
+def stable_below(dynamics) -> np.ndarray:
+    """The value of step times curvature at which a minimum turns unstable, ``2 (1 + m)``."""
+    return np.atleast_1d(2 * (1 + np.asarray(getattr(dynamics, "momentum", 0.0), dtype=float)))
 
 
 def _check_dynamics(surface, dynamics, n_replicas: int) -> None:
@@ -281,7 +328,7 @@ def _check_dynamics(surface, dynamics, n_replicas: int) -> None:
             f"dynamics={dynamics!r}: give an instance such as langevin.SGD(learning_rate=0.05, "
             "batch_size=8) or langevin.Overdamped(temperature=0.1, dt=0.01)."
         )
-    if not hasattr(surface, "gradient"):
+    if not isinstance(surface, (Surface, FiniteSum)):
         raise ParameterError(
             f"surface={surface!r}: give a langevin.Surface, for example "
             "langevin.Surface('(x**2 - 1)**2', noise=langevin.Isotropic(1.0))."
@@ -302,7 +349,7 @@ def _check_dynamics(surface, dynamics, n_replicas: int) -> None:
 
 
 def _starts(surface, start, n_replicas, first_replica, dtype):
-    """Start state (rows, n_replicas) and the basin each replica begins in."""
+    """Start positions (dim, n_replicas)."""
     dim = surface.dim
     if start is None:
         minima = surface.minima()
@@ -311,13 +358,10 @@ def _starts(surface, start, n_replicas, first_replica, dtype):
                 f"{surface!r} has no known minimum to start from. Give start=, a point of shape "
                 f"({dim},), or one per replica."
             )
-        origins = (np.arange(first_replica, first_replica + n_replicas) % len(minima)).astype(np.int16)
-        points = np.array([m.position for m in minima], dtype=dtype)
-        return np.ascontiguousarray(points.T[:, origins]), origins
-    try:
-        points = np.asarray(start, dtype=float)
-    except (TypeError, ValueError):
-        raise ParameterError(f"start={start!r} must be numbers of shape ({dim},).") from None
+        turn = np.arange(first_replica, first_replica + len(minima)) % len(minima)
+        points = np.array([minima[k].position for k in turn], dtype=dtype)
+        return np.stack([np.resize(points[:, k], n_replicas) for k in range(dim)])
+    points = real_array("start", start, f"needed: a point ({dim},), or ({n_replicas}, {dim})")
     if dim == 1 and points.ndim == 0:
         points = points.reshape(1)
     if points.shape not in ((dim,), (n_replicas, dim)):
@@ -325,14 +369,22 @@ def _starts(surface, start, n_replicas, first_replica, dtype):
             f"start has shape {points.shape}; needed: ({dim},) for all replicas, or "
             f"({n_replicas}, {dim}), one point each."
         )
-    if not np.isfinite(points).all():
-        raise ParameterError("start holds NaN or infinity; give finite positions.")
-    try:
-        origins = np.atleast_1d(surface.basins().label(points)).astype(np.int16)
-    except LangevinError:
-        origins = np.zeros(1, np.int16)
+    if not (np.abs(points) < LIMIT).all():
+        raise ParameterError(
+            f"start holds NaN, infinity or values beyond {LIMIT:g}, where a replica counts as "
+            "escaped; give finite positions."
+        )
     full = np.broadcast_to(points, (n_replicas, dim))
-    return np.array(full.T, dtype=dtype, order="C"), origins
+    return np.array(full.T, dtype=dtype, order="C")
+
+
+def _origins(surface, start, starts: np.ndarray, first_replica: int) -> np.ndarray:
+    """The basin each replica begins in, (n_replicas,) int16."""
+    n = starts.shape[1]
+    if start is None:
+        count = len(surface.minima())
+        return np.resize(((np.arange(count) + first_replica) % count).astype(np.int16), n)
+    return surface.basins().label(starts.T.astype(float)).astype(np.int16)
 
 
 def _warmest(surface, dynamics) -> float | None:
@@ -349,17 +401,3 @@ def _weight(surface, dynamics) -> float:
     if on_data(surface):
         return batches.Batches(surface, dynamics).weight
     return max(1.0, (source.operations(surface.gradient_source()) + 20 * surface.dim) / 40)
-
-
-def _count(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        if not (isinstance(value, float) and value.is_integer()):
-            raise ParameterError(f"{name}={value!r} must be a whole number.")
-    if not low <= value <= high:
-        raise ParameterError(f"{name}={value!r} must be between {low:,} and {high:,}.")
-    return int(value)
-
-
-def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ParameterError(f"{name}={value!r}: choose one of {', '.join(allowed)}.")

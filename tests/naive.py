@@ -87,7 +87,7 @@ def scramble(value, salt, key):
 
 def table(n):
     """Rows and columns of the pairs that stand for indices below n."""
-    rows = max(1, math.isqrt(n))
+    rows = max(2, math.isqrt(n))
     return rows, -(-n // rows)
 
 

@@ -436,6 +436,18 @@ def test_quenched_occupation_equals_the_label_of_each_state():
     assert np.allclose(found.probability, [(labels == k).mean() for k in (0, 1)], atol=2 / n)
 
 
+def test_quenching_follows_a_long_valley_to_its_end():
+    """Curvatures 0.01 to 8: the basins are x < 0 and x > 0, and no state belongs to neither."""
+    valley = lv.Surface("(x**2 - 1)**2 + y**2/200 + z**2", noise=UNIT)
+    case, n = (valley, lv.Overdamped(0.2, 0.02), "float64"), 300
+    start = np.random.default_rng(9).normal(size=(n, 3)) * [0.3, np.sqrt(20), 0.3]
+    result = run(case, n_replicas=n, n_steps=40, start=start, observe=lv.Occupation(every=40))
+    right = (result.positions[:, 0] > 0).mean()
+    found = result.occupation(allow_unequilibrated=True)
+    assert found.unassigned <= 2 / n
+    assert np.allclose(found.probability, [1 - right, right], atol=2 / n)
+
+
 def test_moments_on_data_equal_a_recomputation():
     case = "without replacement"
     steps = [t for t in range(BURN_IN + 1, STEPS + 1) if t % EVERY == 0]

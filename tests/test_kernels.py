@@ -30,7 +30,7 @@ KNOWN_ANSWERS = [
 ]
 
 PHILOX_ENTRY = """
-def run(counters, keys, single, paired):
+def run(counters, keys, single, soiled):
     for i in range(counters.shape[0]):
         c = counters[i]
         c0, c1, c2, c3 = c[0], c[1], c[2], c[3]
@@ -39,9 +39,9 @@ def run(counters, keys, single, paired):
         other = (i + 1) % counters.shape[0]
         o = counters[other]
         o0, o1, o2, o3 = o[0], o[1], o[2], o[3]
-        w0, w1, w2, w3 = philox_pair(c0 | (o0 << SHIFT), c1 | (o1 << SHIFT), c2 | (o2 << SHIFT),
-                                     c3 | (o3 << SHIFT), keys[i, 0], keys[i, 1])
-        paired[i, 0], paired[i, 1], paired[i, 2], paired[i, 3] = w0, w1, w2, w3
+        w0, w1, w2, w3 = philox(c0 | (o0 << SHIFT), c1 | (o1 << SHIFT), c2 | (o2 << SHIFT),
+                                c3 | (o3 << SHIFT), keys[i, 0], keys[i, 1])
+        soiled[i, 0], soiled[i, 1], soiled[i, 2], soiled[i, 3] = w0, w1, w2, w3
 """
 
 NORMALS_ENTRY = {
@@ -110,42 +110,30 @@ def test_philox_known_answers_as_plain_python(counter, key, words):
     c, k = [np.uint64(v) for v in counter], [np.uint64(v) for v in key]
     assert tuple(int(w) for w in philox_module.philox(*c, *k)) == words
     assert naive.philox(counter, key) == words
-    for other in ([np.uint64(0)] * 4, [np.uint64(12345)] * 4):
-        expected = naive.philox(tuple(int(v) for v in other), key)
-        low_first = [a | (b << np.uint64(32)) for a, b in zip(c, other, strict=True)]
-        high_first = [b | (a << np.uint64(32)) for a, b in zip(c, other, strict=True)]
-        result = [int(w) for w in philox_module.philox_pair(*low_first, *k)]
-        assert tuple(w & ONES for w in result) == words
-        assert tuple(w >> 32 for w in result) == expected
-        result = [int(w) for w in philox_module.philox_pair(*high_first, *k)]
-        assert tuple(w & ONES for w in result) == expected
-        assert tuple(w >> 32 for w in result) == words
+    soiled = [v | np.uint64(0xABCD << 40) for v in c]  # the upper halves mean nothing
+    assert tuple(int(w) for w in philox_module.philox(*soiled, *k)) == words
 
 
 def test_philox_known_answers_compiled():
     counters = np.array([c for c, _, _ in KNOWN_ANSWERS], np.uint64)
     keys = np.array([k for _, k, _ in KNOWN_ANSWERS], np.uint64)
-    single, paired = np.zeros((3, 4), np.uint64), np.zeros((3, 4), np.uint64)
-    compiled("float64", PHILOX_ENTRY)(counters, keys, single, paired)
-    for i, (_, key, words) in enumerate(KNOWN_ANSWERS):
+    single, soiled = np.zeros((3, 4), np.uint64), np.zeros((3, 4), np.uint64)
+    compiled("float64", PHILOX_ENTRY)(counters, keys, single, soiled)
+    for i, (_, _, words) in enumerate(KNOWN_ANSWERS):
         assert tuple(single[i].tolist()) == words
-        assert tuple((paired[i] & np.uint64(ONES)).tolist()) == words
-        other = naive.philox(KNOWN_ANSWERS[(i + 1) % 3][0], key)
-        assert tuple((paired[i] >> np.uint64(32)).tolist()) == other
+        assert tuple(soiled[i].tolist()) == words, "the upper halves of the words mean nothing"
 
 
 def test_compiled_philox_equals_its_twin():
     generator = np.random.default_rng(0)
     counters = generator.integers(0, 2**32, (300, 4), dtype=np.uint64)
     keys = generator.integers(0, 2**32, (300, 2), dtype=np.uint64)
-    single, paired = np.zeros((300, 4), np.uint64), np.zeros((300, 4), np.uint64)
-    compiled("float64", PHILOX_ENTRY)(counters, keys, single, paired)
+    single, soiled = np.zeros((300, 4), np.uint64), np.zeros((300, 4), np.uint64)
+    compiled("float64", PHILOX_ENTRY)(counters, keys, single, soiled)
     for i in range(300):
         key = tuple(keys[i].tolist())
         mine = naive.philox(tuple(counters[i].tolist()), key)
-        other = naive.philox(tuple(counters[(i + 1) % 300].tolist()), key)
-        assert tuple(single[i].tolist()) == mine
-        assert paired[i].tolist() == [a | (b << 32) for a, b in zip(mine, other, strict=True)]
+        assert tuple(single[i].tolist()) == tuple(soiled[i].tolist()) == mine
 
 
 def test_purposes_are_permanent():
@@ -384,9 +372,9 @@ def test_normals_have_the_normal_law(dtype):
     errors = normal_law_errors(z)
     assert max(abs(v) for v in errors[:-1]) < 5, errors
     assert errors[-1] < 2.7, errors  # Kolmogorov: exceeded with probability 1e-6
-    wrong = normal_law_errors(z * 1.01)  # negative twin: a standard deviation 1 % off
+    wrong = normal_law_errors(z * 1.02)  # negative twin: a standard deviation 2 % off
     assert abs(wrong[1]) > 5 and wrong[-1] > 2.7
-    assert abs(normal_law_errors(z + 0.005)[0]) > 5
+    assert abs(normal_law_errors(z + 0.01)[0]) > 5
     clipped = np.clip(z, -3.5, 3.5)  # and tails cut
     assert abs(normal_law_errors(clipped)[-2]) > 5
 

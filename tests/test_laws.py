@@ -173,7 +173,7 @@ def exact_moments(u, v, eta, size, replacement):
 )
 def test_minibatch_variance_on_least_squares(n, size, sampling):
     surface, u, v = least_squares(n)
-    eta, n_replicas = 0.3 / (u**2).mean(), 200_000
+    eta, n_replicas = 0.3 / (u**2).mean(), 60_000
     dynamics = lv.SGD(eta, size, sampling=sampling)
     best, moments = exact_moments(u, v, eta, size, sampling == "with_replacement")
     options = dict(n_replicas=n_replicas, n_steps=122, start=[best], seed=n)
@@ -320,6 +320,8 @@ def test_error_bars_of_density_and_moments_cover(n_replicas):
         assert abs(coverage_z(z)) < 5
         assert np.abs(z.mean(axis=0)).max() * np.sqrt(SEEDS) < 5
     assert coverage_z(np.array(too_small)) > 5  # negative twin: steps taken as independent
+    for factor in (np.sqrt(2), 1 / np.sqrt(2)):  # and errors off by sqrt(2), either way
+        assert abs(coverage_z(factor * np.array(bins))) > 5
 
 
 SYMMETRIC = WELL.replace(a=0.0)
@@ -327,18 +329,22 @@ SYMMETRIC = WELL.replace(a=0.0)
 
 def test_error_bars_of_occupation_cover():
     """On the symmetric well, from both minima, p_A/p_B is 1 at any time."""
+    labels = np.arange(1024) // 2 % 4  # four independent occupations a run
+    watch = lv.Occupation(groups=labels)
     z, ratios, too_small = [], [], []
     for seed in range(SEEDS):
-        options = dict(n_replicas=512, n_steps=120, burn_in=20, seed=seed)
-        result = simulate(SYMMETRIC, lv.Overdamped(0.3, 0.1), observe=lv.Occupation(), **options)
-        occupation = result.occupation(allow_unequilibrated=True)
-        z.append((occupation.probability[:1] - 0.5) / occupation.stderr[:1])
-        ratios.append([occupation.ratio(0, 1).z(1.0)])
-        naive = 0.5 / np.sqrt(occupation.n_observations)
-        too_small.append((occupation.probability[:1] - 0.5) / naive)
+        options = dict(n_replicas=1024, n_steps=80, burn_in=20, seed=seed)
+        result = simulate(SYMMETRIC, lv.Overdamped(0.3, 0.1), observe=watch, **options)
+        occupations = [result.occupation(allow_unequilibrated=True).group(k) for k in range(4)]
+        errors = np.array([o.probability[0] - 0.5 for o in occupations])
+        z.append(errors / [o.stderr[0] for o in occupations])
+        ratios.append([o.ratio(0, 1).z(1.0) for o in occupations])
+        too_small.append(errors / (0.5 / np.sqrt(occupations[0].n_observations)))
     for scores in (np.array(z), np.array(ratios)):
         assert abs(coverage_z(scores)) < 5
-        assert abs(scores.mean()) * np.sqrt(SEEDS) < 5
+        assert abs(scores.mean()) * np.sqrt(scores.size) < 5
+        for factor in (np.sqrt(2), 1 / np.sqrt(2)):
+            assert abs(coverage_z(factor * scores)) > 5
     assert coverage_z(np.array(too_small)) > 5
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from langevin.analysis.groups import PerGroup
 from langevin.errors import ParameterError, UnsoundError
 from langevin.result import Estimate, Result
 
@@ -17,7 +18,11 @@ RESOLUTION = 0.05
 
 @dataclass(frozen=True)
 class Row:
-    """One quantity: measured, predicted, and how far apart in standard errors."""
+    """One quantity: measured, predicted, and how far apart in standard errors.
+
+    ``scale`` is what its error is small or large against: the prediction itself, or for the entries
+    of a mean or a covariance the predicted standard deviations.
+    """
 
     quantity: str
     measured: float
@@ -25,6 +30,7 @@ class Row:
     predicted: float
     z: float
     p_value: float
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,9 @@ class Comparison:
     ``rows``: every quantity tested, p-values two-sided (Student's t with the degrees of freedom of
     the error groups; chi-square for the final positions). ``p_value``: the smallest after Holm's
     correction over the rows. ``z``: that of the row with the smallest p-value. ``resolution``: the
-    largest relative standard error of the rows. ``total_variation``: distance between the measured
-    and the predicted histogram, with the part of it that counting noise alone would give in
-    ``total_variation_noise`` (NaN without a Histogram).
+    largest standard error of the rows relative to their scale. ``total_variation``: distance
+    between the measured and the predicted histogram, with the part of it that counting noise alone
+    would give in ``total_variation_noise`` (NaN without a Histogram).
 
     ``verdict``: "differs" if p_value < significance; else "agrees" if the errors are small enough
     to have seen a deviation of the wanted resolution; else "undecided".
@@ -69,7 +75,7 @@ class Comparison:
     @property
     def resolution(self) -> float:
         """Largest relative standard error among the rows that have one."""
-        relative = [r.stderr / abs(r.predicted) for r in self.rows if r.stderr > 0 and r.predicted]
+        relative = [row.stderr / row.scale for row in self.rows if row.stderr > 0 and row.scale > 0]
         return max(relative, default=math.inf)
 
     @property
@@ -132,7 +138,7 @@ def compare(
             checked = checked.group(group) if group is not None else checked
             rows += _occupation_rows(checked, prediction)
             continue
-        if isinstance(observed, tuple):
+        if isinstance(observed, PerGroup):
             if group is None:
                 raise ParameterError(f"{name!r} has {len(observed)} groups: give group=.")
             observed = observed[group]
@@ -142,11 +148,13 @@ def compare(
             expected = _bin_probabilities(prediction, observed)
             if expected is not None:
                 variation, noise = total_variation(observed, expected)
-                rows += [] if group is not None else _final_rows(result, observed, expected)
+                exact = getattr(prediction, "gaussian", True)  # else only its moments are exact
+                if group is None and exact:
+                    rows += _final_rows(result, observed, expected)
     if not rows:
         raise ParameterError(
             f"the result (observed: {', '.join(result.observed) or 'nothing'}) and the prediction "
-            f"{prediction.name!r} share no quantity. Observe Occupation(), Moments() or Histogram()."
+            f"{prediction.name!r} share no quantity. Observe Occupation, Moments or Histogram."
         )
     return Comparison(
         prediction=prediction.name,
@@ -169,11 +177,11 @@ def student(z: float, dof: int) -> float:
     return float(2 * special.stdtr(dof, -abs(z))) if dof > 0 else math.nan
 
 
-def _row(quantity: str, measured: Estimate, predicted: float) -> Row:
-    z = measured.z(predicted)
-    return Row(
-        quantity, measured.value, measured.stderr, float(predicted), z, student(z, measured.dof)
-    )
+def _row(quantity: str, measured: Estimate, predicted: float, scale: float | None = None) -> Row:
+    z, predicted = measured.z(predicted), float(predicted)
+    p_value = student(z, measured.dof)
+    scale = abs(predicted) if scale is None else float(scale)
+    return Row(quantity, measured.value, measured.stderr, predicted, z, p_value, scale)
 
 
 def _occupation_rows(occupation, prediction) -> list[Row]:
@@ -201,15 +209,17 @@ def _moment_rows(moments, prediction) -> list[Row]:
         return []
     rows = []
     dim = len(moments.mean)
+    deviation = np.sqrt(np.diag(np.atleast_2d(covariance)))
     for a in range(dim):
         for b in range(a, dim):
             measured = Estimate(
                 float(moments.covariance[a, b]), float(moments.covariance_stderr[a, b]), moments.dof
             )
-            rows.append(_row(f"cov[{a},{b}]", measured, covariance[a][b]))
+            scale = deviation[a] * deviation[b]
+            rows.append(_row(f"cov[{a},{b}]", measured, covariance[a][b], scale))
     for a in range(dim):
         measured = Estimate(float(moments.mean[a]), float(moments.mean_stderr[a]), moments.dof)
-        rows.append(_row(f"mean[{a}]", measured, mean[a]))
+        rows.append(_row(f"mean[{a}]", measured, mean[a], deviation[a]))
     return rows
 
 
@@ -257,7 +267,7 @@ def _final_rows(result: Result, density, expected: np.ndarray) -> list[Row]:
     p = float(special.chdtrc(dof, statistic))
     z = float(stats.norm.isf(max(p, 1e-300)))
     name = f"chi-square of {n:,} final positions, {dof} dof"
-    return [Row(name, statistic, 0.0, float(dof), z, p)]
+    return [Row(name, statistic, 0.0, float(dof), z, p, float(dof))]
 
 
 def _notes(result: Result, prediction) -> tuple[str, ...]:
@@ -265,7 +275,8 @@ def _notes(result: Result, prediction) -> tuple[str, ...]:
     total = result.n_replicas * result.steps_done
     if lifetime < total:
         return (
-            f"note: the law is quasi-stationary; a replica escapes to infinity after {lifetime:.3g} "
+            f"note: the law is quasi-stationary; a replica escapes to infinity after {lifetime:.3g}"
+            " "
             f"steps on average, and this run took {total:.3g} replica-steps.",
         )
     return ()

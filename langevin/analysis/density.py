@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from langevin.analysis import groups
-from langevin.errors import ParameterError, UnsoundError
+from langevin.errors import UnsoundError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Density:
     """A histogram normalised to a density.
 
@@ -26,6 +26,10 @@ class Density:
     n_observations: int
     dof: int
     axes: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        bins = " x ".join(str(len(e) - 1) for e in self.edges)
+        return f"Density({bins} bins, {self.n_observations:,} observations)"
 
     @property
     def grid(self) -> np.ndarray | tuple[np.ndarray, ...]:
@@ -89,7 +93,7 @@ def moments_from_sums(sums, centre, *, group: int = 0) -> Moments:
     mine = sums[:, group, :]
     mine = mine[mine[:, 0] > 0]
     if len(mine) == 0:
-        raise ParameterError(
+        raise UnsoundError(
             "the run holds no observation of the moments. Use a smaller burn_in or every=."
         )
     count, first = mine[:, 0], mine[:, 1 : 1 + dim]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from langevin.errors import LangevinError
 from langevin.result import Estimate
 
 
@@ -37,6 +40,35 @@ def fraction(counts: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np.nda
     value = counts.sum(axis=0) / total
     residuals = counts - value * totals[:, None]
     return value, spread(residuals, total), len(counts) - 1
+
+
+class PerGroup(Sequence):
+    """One estimate for each user group; reading a group without observations raises its error."""
+
+    def __init__(self, estimates: list):
+        self._estimates = estimates
+
+    def __len__(self) -> int:
+        return len(self._estimates)
+
+    def __getitem__(self, k):
+        found = self._estimates[k]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def per_group(estimate: Callable[[int], Any], n_groups: int) -> Any:
+    """``estimate(0)`` for a single group, else all of them as a PerGroup."""
+    if n_groups == 1:
+        return estimate(0)
+    found: list = []
+    for k in range(n_groups):
+        try:
+            found.append(estimate(k))
+        except LangevinError as error:
+            found.append(error)
+    return PerGroup(found)
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate:

@@ -11,26 +11,30 @@ from langevin.analysis import groups
 from langevin.errors import UnsoundError
 from langevin.result import Estimate
 
-DISAGREE = 5.0  # standard errors: false alarms below 1e-5 with 63 degrees of freedom
+DISAGREE = 5.0  # a normal z: false alarms below 1e-6
 
 
 @dataclass(frozen=True)
 class Equilibration:
-    """The two tests behind an occupation: by starting basin and by half of the run.
+    """The tests behind an occupation: by starting basin, by half of the run, and any crossing.
 
-    ``z_origins`` and ``z_halves`` are the largest differences of an occupation, in standard
-    errors, between replicas that began in different basins, and between the earlier and the later
-    half of the observations; NaN where there was nothing to compare.
+    ``z_origins`` and ``z_halves`` are the largest differences of an occupation between replicas
+    that began in different basins, and between the earlier and the later half of the observations,
+    as the normal z of their Student p-value; NaN where there was nothing to compare. ``crossed`` is
+    whether any replica was ever seen outside the basin it began in (true for a single minimum).
     """
 
     z_origins: float
     z_halves: float
+    crossed: bool
     by_origin: np.ndarray
 
     @property
     def agrees(self) -> bool:
-        """Whether neither test shows a memory of the start."""
-        return not (abs(self.z_origins) > DISAGREE or abs(self.z_halves) > DISAGREE)
+        """Whether no test shows a memory of the start."""
+        return self.crossed and not (
+            abs(self.z_origins) > DISAGREE or abs(self.z_halves) > DISAGREE
+        )
 
 
 @dataclass(frozen=True)
@@ -120,21 +124,29 @@ class MeasuredOccupation:
         for o in range(origins.shape[1]):
             counts = origins[:, o]
             if counts.sum() > 0:
-                by_origin.append(groups.fraction(counts, counts.sum(axis=1))[:2])
+                by_origin.append(groups.fraction(counts, counts.sum(axis=1)))
         z_origins = math.nan
-        for a in range(len(by_origin)):
-            for b in range(a):
-                difference = by_origin[a][0] - by_origin[b][0]
-                error = np.hypot(by_origin[a][1], by_origin[b][1])
-                z_origins = _worst(z_origins, difference, error)
+        for p, p_error, p_dof in by_origin:
+            for q, q_error, q_dof in by_origin:
+                error = np.hypot(p_error, q_error)
+                z_origins = _worst(z_origins, p - q, error, min(p_dof, q_dof))
         n = halves.sum(axis=2)
         z_halves = math.nan
         if (n.sum(axis=0) > 0).all():
             p = halves.sum(axis=0) / n.sum(axis=0)[:, None]
             residual = (halves - p[None] * n[:, :, None]) / n.sum(axis=0)[None, :, None]
-            error = groups.spread(residual[:, 0] - residual[:, 1], 1.0)
-            z_halves = _worst(z_halves, p[0] - p[1], error)
-        return Equilibration(z_origins, z_halves, np.array([p for p, _ in by_origin]))
+            used = n.sum(axis=1) > 0
+            error = groups.spread((residual[:, 0] - residual[:, 1])[used], 1.0)
+            z_halves = _worst(z_halves, p[0] - p[1], error, int(used.sum()) - 1)
+        seen = origins.sum(axis=0)
+        home = np.diag(seen[: seen.shape[1]]).sum()
+        crossed = seen.shape[1] <= 2 or bool(seen.sum() > home)
+        return Equilibration(
+            0.0 if len(by_origin) > 1 and math.isnan(z_origins) else z_origins,
+            z_halves,
+            crossed,
+            np.array([p for p, _, _ in by_origin]),
+        )
 
     def checked(self, *, allow_unequilibrated: bool = False) -> MeasuredOccupation:
         """This occupation, or UnsoundError if the replicas still remember their start."""
@@ -142,7 +154,8 @@ class MeasuredOccupation:
             return MeasuredOccupation(self.counts, None, allow_unequilibrated)
         if self.n_observations == 0:
             raise UnsoundError(
-                "the occupation holds no observation: use a smaller burn_in or every=, or more steps."
+                "the occupation holds no observation: use a smaller burn_in or every=, or more "
+                "steps."
             )
         if allow_unequilibrated:
             return MeasuredOccupation(self.counts, self.index, True)
@@ -152,18 +165,27 @@ class MeasuredOccupation:
         return self
 
 
-def _worst(current: float, difference: np.ndarray, error: np.ndarray) -> float:
-    """The larger in size of ``current`` and the worst difference in standard errors."""
+def _worst(current: float, difference: np.ndarray, error: np.ndarray, dof: int) -> float:
+    """The larger of ``current`` and the worst difference, as a normal z.
+
+    A difference without an error (one replica on a side) cannot be told from a memory: infinite.
+    """
+    from scipy import special
+
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(difference == 0, 0.0, np.abs(difference) / error)
-    worst = float(np.nanmax(z)) if np.isfinite(z).any() or np.isinf(z).any() else math.nan
+        t = np.where(difference == 0, 0.0, np.abs(difference) / error)
+    t = np.where(np.isnan(t), math.inf, t)
+    p = special.stdtr(max(dof, 1), -t.max())
+    worst = float(-special.ndtri(p)) if p > 0 else math.inf
     return worst if math.isnan(current) else max(current, worst)
 
 
 def _refusal(found: Equilibration, k: int | None, n_groups: int) -> str:
     where = f" (group {k})" if n_groups > 1 else ""
-    if abs(found.z_origins) > DISAGREE:
-        rows = "; ".join(np.array2string(p[:-1], precision=4) for p in found.by_origin[:6])
+    if not found.crossed:
+        what = "no replica was ever seen outside the basin it began in"
+    elif abs(found.z_origins) > DISAGREE:
+        rows = "; ".join(np.array2string(p[:-1][:8], precision=4) for p in found.by_origin[:6])
         what = (
             "replicas that began in different basins still occupy them differently "
             f"({found.z_origins:.3g} standard errors apart; occupations by starting basin: {rows})"
@@ -175,7 +197,7 @@ def _refusal(found: Equilibration, k: int | None, n_groups: int) -> str:
         )
     return (
         f"p_A/p_B is not stationary yet{where}: {what}. Needed: replicas that crossed between the "
-        "basins many times. Raise burn_in and n_steps, or the temperature (learning rate over batch "
-        "size); predict.chain tells the relaxation time in 1-D. To read the counts all the same: "
-        "result.occupation(allow_unequilibrated=True)."
+        "basins many times. Raise burn_in and n_steps, or the temperature (learning rate over "
+        "batch size); predict.chain tells the relaxation time in 1-D. To read the counts all the "
+        "same: result.occupation(allow_unequilibrated=True)."
     )

@@ -1,0 +1,1 @@
+"""Engines: what compiles the kernels and runs them, loops and memory only."""

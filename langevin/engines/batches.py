@@ -64,8 +64,7 @@ class Batches:
             "index = np.empty(64, np.int64)",
             "lefts = np.empty(64, np.uint32)",
             "rights = np.empty(64, np.uint32)",
-            "drawn = np.empty((4, 32), np.uint64)",
-            "draw = drawn.view(np.uint32)",
+            "draw = np.empty((4, 64), np.uint32)",
             f"n_examples = np.uint32({self.surface.n_examples})",
         ]
 
@@ -94,13 +93,12 @@ class Batches:
         return lines + ["    " + line for line in indices + self._example(layout)]
 
     def _keys(self) -> list[str]:
-        counter = "both(np.uint64(4 * group + j)), np.uint64(0)"
+        counter = f"np.uint64(4 * group + j), np.uint64(0), np.uint64({int(Purpose.PERMUTATION)})"
         return [
-            "for i in range(32):",
-            f"    w0, w1, w2, w3 = philox_pair(ids[i], {counter}, "
-            f"both(np.uint64({int(Purpose.PERMUTATION)})), key0, key1)",
-            "    drawn[0, i] = w0",
-            "    drawn[1, i] = w1",
+            "for i in range(64):",
+            f"    w0, w1, w2, w3 = philox(ids[i], {counter}, key0, key1)",
+            "    draw[0, i] = np.uint32(w0)",
+            "    draw[1, i] = np.uint32(w1)",
         ]
 
     def _permuted(self) -> list[str]:
@@ -132,13 +130,12 @@ class Batches:
         ]
 
     def _drawn(self) -> list[str]:
-        counter = "both(np.uint64(4 * group + j)), both(np.uint64(b // 4))"
+        counter = f"np.uint64(4 * group + j), np.uint64(b // 4), np.uint64({int(Purpose.BATCH)})"
         return [
             "if b % 4 == 0:",
-            "    for i in range(32):",
-            f"        w0, w1, w2, w3 = philox_pair(ids[i], {counter}, "
-            f"both(np.uint64({int(Purpose.BATCH)})), key0, key1)",
-            *(f"        drawn[{w}, i] = w{w}" for w in range(4)),
+            "    for i in range(64):",
+            f"        w0, w1, w2, w3 = philox(ids[i], {counter}, key0, key1)",
+            *(f"        draw[{w}, i] = np.uint32(w{w})" for w in range(4)),
             "for i in range(64):",
             "    index[i] = np.int64(draw_index(draw[b % 4, i], n_examples))",
         ]
@@ -194,8 +191,9 @@ def _sizes(dynamics: SGD, n_examples: int) -> np.ndarray:
         )
     if dynamics.sampling == "without_replacement" and sizes.max() > n_examples:
         raise ParameterError(
-            f"batch_size={int(sizes.max())} is larger than the data ({n_examples} examples) and the "
-            "sampling is without replacement. Use a smaller batch, or sampling='with_replacement'."
+            f"batch_size={int(sizes.max())} is larger than the data ({n_examples} examples) and "
+            "the sampling is without replacement. Use a smaller batch, or "
+            "sampling='with_replacement'."
         )
     return sizes.astype(np.int32)
 

@@ -8,6 +8,7 @@ module's globals, where the decorated version replaces the plain one.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -58,6 +59,7 @@ def cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "langevin"
 
 
+@functools.cache
 def pasted(module: python_types.ModuleType) -> str:
     """The source of a kernels module without its docstring and imports."""
     text = inspect.getsource(module)

@@ -1,9 +1,9 @@
 """The CPU engine: blocks of 64 replicas as SIMD lanes, one fused loop over steps, all cores.
 
 Loops and memory only; the mathematics is in ``kernels/`` and in the surface's gradient. A block's
-state stays in cache while all steps of a call run. Per group of four steps the loop over lane
-pairs makes the random words, the loop over lanes turns them into normals and takes the steps, and
-the observers read the trail of the group. Everything has a constant trip count of 64, so a replica
+state stays in cache while all steps of a call run. Per group of four steps one loop over lanes
+makes the random words, one turns them into normals and takes the steps, and the observers read the
+trail of the group. Everything has a constant trip count of 64, so a replica
 computes the same bits alone or among many.
 """
 
@@ -80,17 +80,23 @@ class Engine:
 
     def advance(self, state: State, begin: int, end: int) -> None:
         """Runs steps begin + 1 ... end for all replicas; begin is a multiple of 4."""
-        futures = [
-            self.pool.submit(self.kernel, *self._arguments(state, begin, end, task))
-            for task in range(n_tasks(state.positions.shape[1]))
-        ]
+        futures, interrupted = [], False
+        tasks = n_tasks(state.positions.shape[1])
+        while len(futures) < tasks:
+            arguments = self._arguments(state, begin, end, len(futures))
+            try:
+                futures.append(self.pool.submit(self.kernel, *arguments))
+            except KeyboardInterrupt:
+                interrupted = True
         try:
             wait(futures)
         except KeyboardInterrupt:
+            interrupted = True
             wait(futures)  # so that every replica has taken the same number of steps
-            raise
         for future in futures:
             future.result()
+        if interrupted:
+            raise KeyboardInterrupt
 
     def close(self) -> None:
         """Ends the threads."""
@@ -153,9 +159,8 @@ def _run_source(layout: Layout, parameters, batches, stepping, observers) -> str
         "kernel_hints()",
         "n = positions.shape[1]",
         f"lanes = np.empty(({layout.rows}, 64), real)",
-        f"words = np.empty(({max(4 * layout.draws, 1)}, 32), np.uint64)",
-        "word = words.view(np.uint32)",
-        "ids = np.empty(32, np.uint64)",
+        f"word = np.empty(({max(4 * layout.draws, 1)}, 64), np.uint32)",
+        "ids = np.empty(64, np.uint64)",
         "fate = np.empty(64, np.int32)",
         "per_replica = 1 if coefficients.shape[1] > 1 else 0",
         *(f"{name} = parameters[{k}]" for k, name in enumerate(parameters)),
@@ -177,9 +182,7 @@ def _run_source(layout: Layout, parameters, batches, stepping, observers) -> str
             for k in range(len(layout.coefficients))
         ),
         "    fate[i] = fates[r] if i < valid else np.int32(0)",
-        "for i in range(32):",
-        "    first = np.uint64(first_replica + start + 2 * i)",
-        "    ids[i] = first | ((first + np.uint64(1)) << SHIFT)",
+        "    ids[i] = np.uint64(first_replica + start + i)",
         *(batches.block if batches else []),
         *(line for piece in pieces for line in piece.block),
         "for group in range(group_begin, group_end):",
@@ -187,11 +190,18 @@ def _run_source(layout: Layout, parameters, batches, stepping, observers) -> str
     step = [*_words(layout), *stepping, *_observe(pieces, layout)]
     tail = [
         "last = (step_end - 1) % 4",
+        "partial = last != 3 and group_end > group_begin",
         "for i in range(valid):",
         "    r = start + i",
+        "    row = 0",
+        "    if partial and (fate[i] < 0 or fate[i] == group_end - 1):",
+        f"        row = {layout.trail} + {size} * last",
+        "        fate[i] = -1",
+        f"        for k in range({layout.dim}):",
+        "            if not abs(lanes[row + k, i]) < limit:",
+        "                fate[i] = np.int32(group_end - 1)",
+        "        row = row if fate[i] < 0 else 0",
         "    fates[r] = fate[i]",
-        "    partial = last != 3 and group_end > group_begin and fate[i] < 0",
-        f"    row = {layout.trail} + {size} * last if partial else 0",
         f"    for k in range({size}):",
         "        positions[k, r] = lanes[row + k, i]",
         *(line for piece in pieces for line in piece.flush),
@@ -201,20 +211,17 @@ def _run_source(layout: Layout, parameters, batches, stepping, observers) -> str
 
 
 def _words(layout: Layout) -> list[str]:
-    """Random words for the group: the pair loop."""
+    """Random words for the group."""
     if not layout.gaussian:
         return []
     return [
-        "counter = both(np.uint64(group))",
+        "counter = np.uint64(group)",
         f"for draw in range({layout.draws}):",
-        "    which = both(np.uint64(draw))",
-        "    for i in range(32):",
-        "        w0, w1, w2, w3 = philox_pair("
-        f"ids[i], counter, which, both(np.uint64({int(Purpose.NOISE)})), key0, key1)",
-        "        words[4 * draw, i] = w0",
-        "        words[4 * draw + 1, i] = w1",
-        "        words[4 * draw + 2, i] = w2",
-        "        words[4 * draw + 3, i] = w3",
+        "    which = np.uint64(draw)",
+        "    for i in range(64):",
+        "        w0, w1, w2, w3 = philox("
+        f"ids[i], counter, which, np.uint64({int(Purpose.NOISE)}), key0, key1)",
+        *(f"        word[4 * draw + {w}, i] = np.uint32(w{w})" for w in range(4)),
     ]
 
 

@@ -20,9 +20,9 @@ class Piece:
 
 def observer_source(k: int, observer, layout) -> Piece:
     """The lines of the k-th observer."""
-    return {"histogram": _histogram, "occupation": _occupation, "moments": _moments}[
-        observer.kind
-    ](k, observer, layout)
+    return {"histogram": _histogram, "occupation": _occupation, "moments": _moments}[observer.kind](
+        k, observer, layout
+    )
 
 
 def _common(k: int) -> tuple[list, list]:
@@ -41,7 +41,7 @@ def _common(k: int) -> tuple[list, list]:
 
 
 def _histogram(k: int, observer, layout) -> Piece:
-    """Counts (tasks, parts * cells * (bins + 1) + 1): the last bin is outside, the last slot dead."""
+    """Counts (tasks, parts * cells * (bins + 1) + 1): last bin outside, last slot for the dead."""
     arguments, block = _common(k)
     axes = observer.axes
     bins = [f"bins{k}_{a}" for a in range(len(axes))]
@@ -88,7 +88,9 @@ def _occupation(k: int, observer, layout) -> Piece:
         f"tally{k} = np.empty((2 * classes{k}, 64), np.int32)",
     ]
     arguments += [f"middle{k}"]
-    if layout.dim == 1:
+    if observer.basins.n == 1:
+        find = ["for i in range(64):", f"    basin{k}[i] = 0"]
+    elif layout.dim == 1:
         arguments += [f"thresholds{k}"]
         find = [
             "for i in range(64):",
@@ -128,22 +130,22 @@ def _occupation(k: int, observer, layout) -> Piece:
 
 
 def _quench(k: int, observer, layout):
-    """Above two dimensions: a copy descends with the noise off to the nearest known minimum."""
+    """Above two dimensions: a copy descends with the noise off until near a known minimum."""
     dim = layout.dim
     parameters = names("p", observer.n_parameters)
-    arguments = [f"minima{k}", f"reach{k}", f"rate{k}", f"longest{k}", f"descents{k}"]
+    arguments = [f"minima{k}", f"reach{k}", f"rate{k}", f"longest{k}", f"sweeps{k}"]
     setup = [f"copy{k} = np.empty(({dim}, 64), real)", f"near{k} = np.empty(64, real)"]
     x, g = names("x", dim), names("g", dim)
     square = " + ".join(f"g{a} * g{a}" for a in range(dim))
-    find = [
-        "for i in range(64):",
-        *(f"    copy{k}[{a}, i] = lanes[row + {a}, i]" for a in range(dim)),
-        f"for _ in range(descents{k}):",
+    descend = [
+        f"for _ in range({observer.descents}):",
         "    for i in range(64):",
         *(f"        x{a} = copy{k}[{a}, i]" for a in range(dim)),
         f"        ({joined(g)},) = gradient({joined(x, parameters)})",
         f"        rate = quench_rate({square}, rate{k}, longest{k})",
         *(f"        copy{k}[{a}, i] = quench_step(x{a}, g{a}, rate)" for a in range(dim)),
+    ]
+    nearest = [
         "for i in range(64):",
         f"    basin{k}[i] = np.int32(classes{k} - 1)",
         f"    near{k}[i] = reach{k}",
@@ -154,6 +156,17 @@ def _quench(k: int, observer, layout):
         f"        closer = distance < near{k}[i]",
         f"        basin{k}[i] = np.int32(m) if closer else basin{k}[i]",
         f"        near{k}[i] = distance if closer else near{k}[i]",
+        "open = 0",
+        "for i in range(64):",
+        f"    open += 1 if basin{k}[i] == classes{k} - 1 and fate[i] < 0 else 0",
+        "if open == 0:",
+        "    break",
+    ]
+    find = [
+        "for i in range(64):",
+        *(f"    copy{k}[{a}, i] = lanes[row + {a}, i]" for a in range(dim)),
+        f"for _ in range(sweeps{k}):",
+        *("    " + line for line in descend + nearest),
     ]
     return arguments, setup, find
 

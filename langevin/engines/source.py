@@ -1,4 +1,4 @@
-"""Composes a kernel's module: the physics of ``kernels/``, a surface's gradient, a dynamics' update."""
+"""Composes a kernel's module: ``kernels/``, a surface's gradient, a dynamics' update."""
 
 from __future__ import annotations
 
@@ -64,11 +64,13 @@ def update_source(dim: int, dynamics, *, gaussian: bool) -> str:
             lines.append(f"    x{k} = sgd(x{k}, {direction}, learning_rate)")
         else:
             lines.append(f"    x{k} = euler_maruyama(x{k}, g{k}, z{k}, dt, amplitude)")
-    return "\n".join(lines + [f"    return ({joined(state)},)"]) + "\n"
+    return "\n".join([*lines, f"    return ({joined(state)},)"]) + "\n"
 
 
 def module_source(dtype: str, *parts: str) -> str:
     """A whole kernel module, from the kernels' text and the parts that are this run's own."""
     physics = (philox, PRECISION[dtype], library, sampling, steps, observers)
-    head = '"""A generated kernel of langevin: do not edit."""\n\nimport math\n\nimport numpy as np\n'
+    head = (
+        '"""A generated kernel of langevin: do not edit."""\n\nimport math\n\nimport numpy as np\n'
+    )
     return "\n\n".join([head, *(pasted(module) for module in physics), *parts])

@@ -18,8 +18,8 @@ TURN = np.float32(2 * math.pi * 2.0**-32)
 def log_parts(x):
     """``log(m) `` and e with x = m 2**e, sqrt(1/2) <= m < sqrt(2), for positive normal x."""
     bits = np.float32(x).view(np.int32)
-    e = (bits - np.int32(0x3F3504F3)) >> np.int32(23)
-    f = np.int32(bits - (e << np.int32(23))).view(np.float32) - real(1)
+    e = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
+    f = np.int32(bits - np.int32(e << np.int32(23))).view(np.float32) - real(1)
     z = f * f
     y = real(7.0376836292e-2)
     y = y * f - real(1.1514610310e-1)

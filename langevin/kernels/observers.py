@@ -24,7 +24,7 @@ def quench_step(x, gradient, rate):
 
 
 def quench_rate(squared_norm, rate, longest):
-    """The rate, cut so that a step is at most ``longest``: the path then follows the gradient flow."""
+    """The rate, cut so that a step is at most ``longest``: the path follows the gradient flow."""
     limit = longest * longest
     squared_step = rate * rate * squared_norm
     return rate * longest / np.sqrt(squared_step) if squared_step > limit else rate

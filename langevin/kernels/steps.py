@@ -2,7 +2,7 @@
 
 
 def noisy_gradient(gradient, noise, scale):
-    """Mini-batch gradient ``g + scale xi``; scale = sigma/sqrt(S) (Jastrzebski et al. 2017, Eq. 2)."""
+    """Mini-batch gradient ``g + scale xi``, scale = sigma/sqrt(S) (Jastrzebski et al. 2017)."""
     return gradient + scale * noise
 
 

@@ -22,6 +22,7 @@ from langevin.predict.kernel import Step, build, living, node_spacing
 from langevin.predict.smoothed import SmoothedLaw
 
 FOREVER = 1e15  # steps: a longer lifetime is below rounding
+DEEPEST = 500.0  # T
 CHECKED_NODES = 20_000  # up to which every law is solved twice to measure its error
 
 
@@ -72,6 +73,7 @@ class Chain(SmoothedLaw):
                 v0=self.weights * np.cos(np.arange(len(self.nodes))),
                 return_eigenvectors=False,
                 tol=1e-8,
+                maxiter=60,  # one far from 0 converges at once; the cluster at 0 never does
             )
         except ArpackNoConvergence as error:
             values = error.eigenvalues
@@ -166,12 +168,11 @@ def chain(surface: Any, dynamics: Any, *, spacing: float = 0.4) -> Chain:
             "predict.chain: the gradient noise is zero at a minimum, so the law is a point, not a "
             "density. Give noise with sigma > 0, or a positive temperature."
         )
-    temperature = float(variances.max() / (2 * step.rate))
-    low, high = _first_box(surface, temperature)
+    low, high = _first_box(surface, step.temperature())
     result = None
     for _ in range(12):
         alive = living(step, low, high)
-        nearest = node_spacing(step, *alive, spacing, temperature)
+        nearest = node_spacing(step, *alive, spacing)
         previous, result = result, _solve(step, *alive, nearest)
         trapped_low, trapped_high = alive[0] > low, alive[1] < high
         if result.lost < 1e-15 or (trapped_low and trapped_high):
@@ -224,10 +225,13 @@ def _step_of(surface: Any, dynamics: Any) -> Step:
 
 
 def _first_box(surface: Any, temperature: float) -> tuple[float, float]:
-    """Bounds so deep that leaving them is far rarer than crossing the highest barrier."""
+    """Bounds so deep that leaving them is far rarer than crossing the highest barrier.
+
+    At most DEEPEST: wells beyond have a probability of 0 in double precision.
+    """
     tops = np.asarray(surface.basins().thresholds, dtype=float)[:, None]
     energies = np.concatenate([[m.energy for m in surface.minima()], surface.energy(tops)])
-    depth = 40 + float(np.ptp(energies)) / temperature
+    depth = min(40 + float(np.ptp(energies)) / temperature, DEEPEST)
     low, high = surface.bounds(temperature, depth)
     return float(np.ravel(low)[0]), float(np.ravel(high)[0])
 
@@ -246,7 +250,7 @@ def _refuse_certain_divergence(surface: Any, rate: float) -> None:
 def _solve(step: Step, low: float, high: float, spacing: float) -> Chain:
     """Discretise the kernel on [low, high] and find its leading eigenvector."""
     surface = step.surface
-    kernel = build(step, low, high, spacing).reachable(surface.minima()[0].position[0])
+    kernel = build(step, low, high, spacing).recurrent(step.wells(low, high))
     factors = eliminate(kernel.rows, kernel.columns, kernel.values, kernel.loss)
     p, lost = quasi_stationary(factors, kernel.loss)
     matrix = kernel.matrix
@@ -256,8 +260,8 @@ def _solve(step: Step, low: float, high: float, spacing: float) -> Chain:
         centres=kernel.centres,
         spreads=kernel.spreads,
         weights=p,
-        low=low,
-        high=high,
+        low=kernel.low,
+        high=kernel.high,
         thresholds=np.asarray(surface.basins().thresholds, dtype=float),
         step=step,
         nodes=kernel.nodes,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from langevin.errors import UnsoundError
+from langevin.predict.kernel import DISCONNECTED
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Factors:
         from scipy.linalg.lapack import dtbtrs
 
         g = np.zeros((self.lower.shape[1], 1))
-        g[0] = 1.0
+        g[0] = 1e-150  # far out in a tail: leaves room for wells e**500 above and barriers below
         return dtbtrs(self.lower, g, uplo="L")[0][:, 0]
 
 
@@ -87,10 +88,7 @@ def eliminate(
         out = window(low, k, m, 1)[:, 0] if m else np.zeros(0)
         leave[k] = out.sum() + loss[k]
         if not leave[k] > 0:
-            raise UnsoundError(
-                "the chain cannot cross between its wells in double precision: the barrier is too "
-                "high for this noise. Raise the temperature, or use predict.boltzmann_gibbs."
-            )
+            raise UnsoundError(DISCONNECTED)
         if m:
             into = window(k, low, 1, m)[0] / leave[k]
             window(low, low, m, m)[...] += out[:, None] * into
@@ -118,6 +116,8 @@ def quasi_stationary(factors: Factors, loss: np.ndarray) -> tuple[np.ndarray, fl
     time)/(lifetime), in one or two steps wherever the quasi-stationary law means anything.
     """
     p = factors.from_first()
+    if not 0 < p.sum() < np.inf:
+        raise UnsoundError(DISCONNECTED)
     p /= p.sum()
     if not factors.closed:
         for _ in range(200):

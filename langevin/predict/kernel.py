@@ -12,6 +12,10 @@ from langevin.errors import UnsoundError
 WINDOW = 8.5  # standard deviations of a step kept: the tail beyond is 2e-17
 MAX_NODES = 200_000
 STEEPEST = 10.0
+DISCONNECTED = (
+    "predict.chain: the chain cannot cross between its wells in double precision: the barrier is "
+    "too high for this noise. Raise the temperature, or use predict.boltzmann_gibbs."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,18 @@ class Step:
         c = self.surface.noise_covariance(x[:, None])[:, 0, 0]
         return self.rate**2 * c / self.batch_size
 
+    def temperature(self) -> float:
+        """``variance/(2 eta)``, the largest of the minima."""
+        wells = np.array([m.position[0] for m in self.surface.minima()])
+        return float(self.variance(wells).max() / (2 * self.rate))
+
+    def wells(self, low: float, high: float) -> np.ndarray:
+        """The minima in (low, high) that the chain must be able to visit: not e**-100 rare."""
+        minima = self.surface.minima()
+        top = min(m.energy for m in minima) + 100 * self.temperature()
+        inside = [m for m in minima if m.energy <= top and low < m.position[0] < high]
+        return np.array([m.position[0] for m in inside])
+
 
 def living(step: Step, low: float, high: float) -> tuple[float, float]:
     """The part of [low, high] from which the noise-free map does not run away.
@@ -42,6 +58,9 @@ def living(step: Step, low: float, high: float) -> tuple[float, float]:
     reached across it would hold mass that in truth escapes.
     """
     x = np.linspace(low, high, 4001)
+    image = step.mean(x)
+    if ((image >= low) & (image <= high)).all():
+        return low, high
     centre, reach = (low + high) / 2, (high - low) / 2
     y, alive = x.copy(), np.ones(x.shape, dtype=bool)
     for _ in range(200):
@@ -58,7 +77,7 @@ def living(step: Step, low: float, high: float) -> tuple[float, float]:
     return float(x[inside[0]]), float(x[inside[-1]])
 
 
-def node_spacing(step: Step, low: float, high: float, spacing: float, temperature: float) -> float:
+def node_spacing(step: Step, low: float, high: float, spacing: float) -> float:
     """``spacing`` standard deviations of the narrowest kernel, where the law has its mass.
 
     As a function of x the kernel N(y; m(x), s**2) is s/|m'| wide: where the map is steep
@@ -68,12 +87,27 @@ def node_spacing(step: Step, low: float, high: float, spacing: float, temperatur
     x = np.linspace(low, high, 4001)
     energy = step.surface.energy(x[:, None])
     top = max(m.energy for m in step.surface.minima())
-    bulk = energy < top + 20 * temperature
+    bulk = energy < top + 20 * step.temperature()
     spread = np.sqrt(step.variance(x))
     if not (spread[bulk] > 0).all():
         raise UnsoundError("predict.chain: the gradient noise vanishes inside the domain.")
     slope = np.abs(np.gradient(step.mean(x), x))
     return spacing * float((spread / np.clip(slope, 1.0, STEEPEST))[bulk].min())
+
+
+def jump(step: Step, low: float, high: float) -> float | None:
+    """Where the map jumps the most in [low, high], as at the kink of abs(x); None if nowhere."""
+    x = np.linspace(low, high, 4001)
+    slope = np.abs(np.diff(step.mean(x)) / np.diff(x))
+    k = int(slope.argmax())
+    a, b = x[k], x[k + 1]
+    for _ in range(30):
+        middle = (a + b) / 2
+        low_mean, mean, high_mean = step.mean(np.array([a, middle, b]))
+        a, b = (a, middle) if abs(mean - low_mean) > abs(high_mean - mean) else (middle, b)
+    ends = step.mean(np.array([a, b]))
+    # Over 1e-12 of the domain a smooth map moves by no more than rounding.
+    return float(a + b) / 2 if abs(ends[1] - ends[0]) > 1e-6 * (high - low) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,16 +136,23 @@ class Kernel:
         n = len(self.nodes)
         return coo_array((self.values, (self.rows, self.columns)), shape=(n, n)).tocsr()
 
-    def reachable(self, start: float) -> Kernel:
-        """The kernel on the nodes that the chain can visit from ``start``.
+    def recurrent(self, wells: np.ndarray) -> Kernel:
+        """The kernel on the nodes from and to which the chain can come from every one of ``wells``.
 
-        States that no step reaches (far tails under a strong drift) make the chain reducible.
+        Far tails under a strong drift are never reached and would make the chain reducible.
+        Raises UnsoundError where no step leads from one well (positions (k,)) to another.
         """
-        from scipy.sparse.csgraph import breadth_first_order
+        from scipy.sparse.csgraph import connected_components
 
-        first = int(np.argmin(np.abs(self.nodes - start)))
-        keep = np.zeros(len(self.nodes), dtype=bool)
-        keep[breadth_first_order(self.matrix.T, first, return_predecessors=False)] = True
+        label = connected_components(self.matrix, directed=True, connection="strong")[1]
+        at = label[np.abs(self.nodes - wells[:, None]).argmin(axis=1)]
+        if (at != at[0]).any():
+            raise UnsoundError(DISCONNECTED)
+        keep = label == at[0]
+        lost = keep[self.columns] & ~keep[self.rows]
+        loss = self.loss + np.bincount(
+            self.columns[lost], self.values[lost], minlength=len(self.nodes)
+        )
         index = np.cumsum(keep) - 1
         kept = keep[self.rows] & keep[self.columns]
         return Kernel(
@@ -123,7 +164,7 @@ class Kernel:
             index[self.rows[kept]],
             index[self.columns[kept]],
             self.values[kept],
-            self.loss[keep],
+            loss[keep],
         )
 
 
@@ -139,6 +180,10 @@ def build(step: Step, low: float, high: float, spacing: float) -> Kernel:
             "steps so small the chain has the continuum's law: use predict.boltzmann_gibbs."
         )
     h = (high - low) / n
+    kink = jump(step, low, high)
+    if kink is not None:  # a cell ends there, where the midpoint rule would lose an order
+        shift = kink - (low + h * round((kink - low) / h))
+        low, high = low + shift, high + shift
     x = low + h * (np.arange(n) + 0.5)
     m, s = step.mean(x), np.sqrt(step.variance(x))
     lowest = np.ceil((m - WINDOW * s - x[0]) / h).astype(np.int64)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from langevin.errors import UnsoundError
 from langevin.predict.common import check_edges, check_index, check_points, normal_interval
 
 
@@ -76,9 +77,18 @@ class SmoothedLaw:
         return self._masses(edges) / self.surviving
 
     def ratio(self, i: int, j: int) -> float:
-        """``p_i / p_j`` for two minima; raises ParameterError for an unknown index."""
+        """``p_i / p_j`` for two minima.
+
+        Raises ParameterError for an unknown index, UnsoundError where p_j underflows.
+        """
         p = self.occupation()
-        return float(p[check_index(i, len(p))] / p[check_index(j, len(p))])
+        i, j = check_index(i, len(p)), check_index(j, len(p))
+        if p[j] == 0:
+            raise UnsoundError(
+                f"{self.name}: minimum {j} has a probability of 0 in double precision, so the "
+                f"ratio p_{i}/p_{j} has no value. Use predict.boltzmann_gibbs, which keeps its log."
+            )
+        return float(p[i] / p[j])
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean (1,) and covariance (1, 1)."""

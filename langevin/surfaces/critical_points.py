@@ -172,25 +172,40 @@ def _verified(surface, starts, low, high) -> tuple[np.ndarray, bool]:
     """The minima reached from ``starts``, and whether ends on a flat stretch were met."""
     width = high - low
     ends = _distinct(_inside(descend(surface, starts, width), low, high), width)
+    if len(ends) < 1000:  # some may still be under way along a curved valley
+        ends = _distinct(_inside(descend(surface, ends, width, iterations=500), low, high), width)
     hessians = surface.hessian(ends)
     usable = np.isfinite(surface.energy(ends)) & np.isfinite(hessians).all(axis=(1, 2))
     ends, hessians = ends[usable], hessians[usable]
     values, vectors = np.linalg.eigh(hessians)
     along = np.einsum("nij,ni->nj", vectors, surface.gradient(ends))
-    regular = values[:, 0] > 1e-7 * values[:, -1]
+    largest = np.abs(values).max(axis=1)
+    singular = (values[:, 0] <= 1e-7 * largest) | _vanishing(surface, ends, vectors, largest, width)
     with np.errstate(all="ignore"):
-        converged = (np.abs(along / values) < 1e-6 * width.max()).all(axis=1)
-    found = list(ends[regular & converged])
+        step = np.abs(along / values).max(axis=1) / width.max()
+    found = list(ends[~singular & (step < 1e-6)])
+    doubtful = singular & (values[:, 0] >= -1e-3 * largest)
+    doubtful = np.flatnonzero(doubtful)
+    doubtful = doubtful[np.argsort(surface.energy(ends[doubtful]), kind="stable")]
+    soft: list[np.ndarray] = []
     flat = 0
-    soft: list[np.ndarray] = []  # accepted in spite of a singular Hessian, so known less exactly
-    for k in np.flatnonzero(~regular & (values[:, 0] > -1e-3 * np.abs(values).max(axis=1))):
+    for k in doubtful[:400]:
+        if any(np.abs((ends[k] - y) / width).max() < 1e-3 for y in soft):
+            continue
         kind = _soft_kind(surface, ends[k], vectors[k], width)
-        if kind == "soft" and all(np.abs((ends[k] - y) / width).max() > 1e-3 for y in soft):
+        if kind == "soft":
             soft.append(ends[k])
         flat += kind == "flat"
-        if flat > 20 and not found:
+        if flat > 20:
             break
     return np.array(found + soft).reshape(-1, surface.dim), flat > 0
+
+
+def _vanishing(surface, ends, vectors, largest, width) -> np.ndarray:
+    """Whether a Hessian is tiny only because its point lies next to a zero of it, as in x**4."""
+    away = 1e-4 * width.min() * vectors[:, :, 0]
+    nearby = np.maximum(*(np.abs(surface.hessian(ends + s * away)).max((1, 2)) for s in (-1, 1)))
+    return nearby > 100 * largest
 
 
 def _soft_kind(surface, x: np.ndarray, vectors: np.ndarray, width: np.ndarray) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import sympy
 
+from langevin.checks import real_array, real_number
 from langevin.errors import FormulaError, ParameterError, UnsoundError
 from langevin.surfaces import parsing, printing
 from langevin.surfaces.critical_points import Minimum
@@ -216,7 +217,7 @@ class FiniteSum:
         return ()
 
     def _newton(self) -> Minimum:
-        w = np.zeros(self.dim)
+        w, settled = np.zeros(self.dim), False
         for _ in range(MAX_NEWTON):
             hessian, gradient = self.hessian(w), self.gradient(w)
             values, vectors = np.linalg.eigh(hessian)
@@ -231,10 +232,15 @@ class FiniteSum:
             while not self.energy(w - length * step) <= energy and length > 1e-10:
                 length /= 2
             w = w - length * step
-            if np.linalg.norm(length * step) <= 1e-12 * (1 + np.linalg.norm(w)):
+            settled = np.linalg.norm(length * step) <= 1e-10 * (1 + np.linalg.norm(w))
+            if settled:
                 break
         hessian = self.hessian(w)
-        if np.linalg.norm(self.gradient(w)) > 1e-6 or np.linalg.eigvalsh(hessian)[0] <= 0:
+        if (
+            not settled
+            or np.linalg.norm(self.gradient(w)) > 1e-6
+            or np.linalg.eigvalsh(hessian)[0] <= 0
+        ):
             raise UnsoundError(
                 f"no minimum of {self!r} was reached from zero weights: the loss may have none "
                 "(separable data). Add l2=, or give simulate(start=...)."
@@ -262,12 +268,15 @@ class FiniteSum:
         if not self.hessian_is_constant:
             return
         top = float(np.linalg.eigvalsh(self.hessian(np.zeros(self.dim)))[-1])
-        bound = 2 * (1 + float(np.min(np.asarray(getattr(dynamics, "momentum", 0.0))))) / top
-        step = float(np.max(dynamics.step_size * 1.0))
-        if step >= bound:
+        momentum = np.asarray(getattr(dynamics, "momentum", 0.0), dtype=float)
+        step, bound = np.broadcast_arrays(dynamics.step_size * 1.0, 2 * (1 + momentum) / top)
+        lost = np.atleast_1d(step >= bound)
+        if lost.any():
+            r = int(np.argmax(lost))
             raise UnsoundError(
-                f"a step of {step:g} must diverge: the largest curvature of this least squares is "
-                f"{top:.4g}, which needs a step below {bound:.4g}. Reduce it."
+                f"a step of {np.atleast_1d(step)[r]:g} must diverge: the largest curvature of this "
+                f"least squares is {top:.4g}, which needs a step below "
+                f"{np.atleast_1d(bound)[r]:.4g}. Reduce it."
             )
 
 
@@ -289,10 +298,7 @@ def _arrays(data) -> dict[str, np.ndarray]:
         )
     arrays = {}
     for name, values in data.items():
-        try:
-            array = np.asarray(values, dtype=float)
-        except (TypeError, ValueError):
-            raise ParameterError(f"data[{name!r}] must hold numbers.") from None
+        array = real_array(f"data[{name!r}]", values, "needed: real numbers, (N,) or (N, d)")
         if array.ndim not in (1, 2) or array.size == 0:
             raise ParameterError(
                 f"data[{name!r}] has shape {array.shape}; needed: (N,), or (N, d) for features."
@@ -319,8 +325,7 @@ def _check_names(symbols, arrays, parameters) -> None:
 
 
 def _number(name: str, value: Any) -> float:
-    good = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not good or not math.isfinite(value):
+    if not real_number(value) or not math.isfinite(value):
         raise ParameterError(f"{name}={value!r}: needs one finite number.")
     return float(value)
 
@@ -333,15 +338,18 @@ def _pair(expression, weights, arrays):
 
     def rewrite(e):
         if e.is_Mul:
-            inputs = [f for f in e.args if f in features]
-            ours = [f for f in e.args if f in dots]
-            if len(inputs) == 1 and len(ours) == 1:
-                if paired.setdefault(ours[0].name, inputs[0].name) != inputs[0].name:
+            powers = dict(f.as_base_exp() for f in e.args)
+            inputs = [f for f in powers if f in features]
+            ours = [f for f in powers if f in dots]
+            # (w*u)**2 reaches us as w**2 * u**2: the powers must be the same.
+            if len(inputs) == 1 and len(ours) == 1 and powers[inputs[0]] == powers[ours[0]]:
+                (feature,), (weight,) = inputs, ours
+                if paired.setdefault(weight.name, feature.name) != feature.name:
                     raise FormulaError(
-                        f"the weight {ours[0]} multiplies two feature symbols; give each its own."
+                        f"the weight {weight} multiplies two feature symbols; give each its own."
                     )
-                rest = [rewrite(f) for f in e.args if f not in (inputs[0], ours[0])]
-                return sympy.Mul(dots[ours[0]], *rest)
+                rest = [rewrite(f) for f in e.args if f.as_base_exp()[0] not in (feature, weight)]
+                return sympy.Mul(dots[weight] ** powers[weight], *rest)
         return e if e.is_Atom else e.func(*(rewrite(a) for a in e.args))
 
     marked = rewrite(expression)

@@ -63,16 +63,14 @@ def number(value: Any) -> sympy.Expr:
     """A finite real number as sympy; decimals become exact fractions (0.1 is 1/10)."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise FormulaError(f"{value!r} is not a real number: a formula holds real numbers only.")
-    if isinstance(value, numbers.Integral) and abs(int(value)) <= 2**63:
-        return sympy.Integer(int(value))
     try:
         real = float(value)
     except OverflowError:
         real = math.inf
     if not math.isfinite(real):
         raise FormulaError(f"the number {str(value)[:40]} is not finite in double precision.")
-    if real == int(real) and abs(real) <= 2**53:
-        return sympy.Integer(int(real))
+    if isinstance(value, numbers.Integral) or (real == int(real) and abs(real) <= 2**53):
+        return sympy.Integer(int(value))
     if 1e-20 < abs(real) < 1e20:
         return sympy.Rational(repr(real))
     return sympy.Float(real)
@@ -86,7 +84,7 @@ def _folded(what: str, compute: Callable[[], Any]) -> sympy.Expr:
         value = math.nan
     if isinstance(value, complex) or not math.isfinite(value):
         raise FormulaError(f"{what} has no finite real value. Write the number it should be.")
-    return sympy.Integer(int(value)) if value == int(value) < 2**53 else sympy.Float(value)
+    return number(value)
 
 
 def add(terms: Iterable[sympy.Expr]) -> sympy.Expr:

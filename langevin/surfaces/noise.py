@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from langevin.checks import real_number
 from langevin.errors import ParameterError
 
 
@@ -24,7 +25,7 @@ class Isotropic:
     sigma: float = 1.0
 
     def __post_init__(self):
-        if not (isinstance(self.sigma, (int, float)) and math.isfinite(self.sigma)):
+        if not (real_number(self.sigma) and math.isfinite(self.sigma)):
             raise ParameterError(
                 f"Isotropic(sigma={self.sigma!r}): sigma must be a finite number, "
                 "the standard deviation of one example's gradient."

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from langevin.checks import real_array
 from langevin.errors import ParameterError
 from langevin.surfaces.finite_sum import FiniteSum
 
@@ -32,7 +33,7 @@ def linear_regression(X: Any, y: Any, *, l2: float = 0.0) -> FiniteSum:
     X (N, d), y (N,). Its minimum, curvature and mini-batch noise follow from the data;
     `predict.quadratic` gives the exact stationary covariance of SGD on it. Raises ParameterError.
     """
-    X = np.asarray(X, dtype=float)
+    X = real_array("X", X, "needed: real numbers of shape (N, d)")
     if X.ndim != 2:
         raise ParameterError(f"X has shape {X.shape}; needed: (N, d), a row for each example.")
     surface = FiniteSum("(w*x - y)**2/2", data={"x": X, "y": y}, l2=l2)

@@ -71,32 +71,45 @@ def _solved(curvatures, difference, barrier, shape) -> tuple[Polynomial, float] 
     """U(s) with U(1) = 0 and the top's position b, or None if there is no such U with q > 0."""
     from scipy.optimize import brentq
 
-    def excess(b: float) -> float:
-        u = _candidate(b, curvatures, barrier, shape)[0].integ()
-        return float(u(1) - u(0) + difference)
+    def excess(b):
+        slope, _ = _candidate(np.asarray(b), curvatures, barrier, shape)
+        return _integral(slope, 1.0) + difference
 
-    grid = np.linspace(0.02, 0.98, 33)
-    values = np.array([excess(b) for b in grid])
+    grid = np.linspace(0.02, 0.98, 65)
+    values = excess(grid)
     for i in np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0):
         b = brentq(excess, grid[i], grid[i + 1], xtol=1e-16, rtol=1e-15)
-        slope, q = _candidate(b, curvatures, barrier, shape)
-        if _is_positive(q):
-            u = slope.integ()
+        slope, q = _candidate(np.asarray(b), curvatures, barrier, shape)
+        if _is_positive(Polynomial(q)):
+            u = Polynomial(slope).integ()
             return u - u(1.0), b
     return None
 
 
-def _candidate(b, curvatures, barrier, shape) -> tuple[Polynomial, Polynomial]:
-    """U'(s) and q(s) with the curvatures and the barrier right, for a top at b."""
-    s = Polynomial([0.0, 1.0])
-    w = s * (s - 1)
-    cubic = w * (s - b)
+def _candidate(b, curvatures, barrier, shape) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients (..., power) of U'(s) and q(s) with curvatures and barrier right, tops at b."""
     q0, q1 = curvatures[0] / b, curvatures[1] / (1 - b)
-    q = Polynomial([q0, q1 - q0]) + shape * (q0 + q1) * w * w
-    rise, rise_m = (cubic * q).integ(), (cubic * w).integ()
-    m = (barrier - rise(b) + rise(0)) / (rise_m(b) - rise_m(0))
-    q = q + m * w
-    return cubic * q, q
+    k = shape * (q0 + q1)
+    zero = np.zeros_like(b)
+    q = np.stack([q0, q1 - q0, k, -2 * k, k], axis=-1)
+    w = np.stack([zero, zero - 1, zero + 1, zero, zero], axis=-1)
+    m = (barrier - _integral(_times_cubic(q, b), b)) / _integral(_times_cubic(w, b), b)
+    q = q + m[..., None] * w
+    return _times_cubic(q, b), q
+
+
+def _times_cubic(q: np.ndarray, b) -> np.ndarray:
+    """Coefficients of ``s (s - b) (s - 1) q(s)``."""
+    result = np.zeros((*q.shape[:-1], q.shape[-1] + 3))
+    for shift, factor in ((1, b), (2, -(1 + b)), (3, np.ones_like(b))):
+        result[..., shift : shift + q.shape[-1]] += np.asarray(factor)[..., None] * q
+    return result
+
+
+def _integral(coefficients: np.ndarray, s) -> np.ndarray:
+    """The integral from 0 to s of the polynomial with these coefficients."""
+    powers = np.arange(1, coefficients.shape[-1] + 1)
+    return (coefficients / powers * np.asarray(s)[..., None] ** powers).sum(axis=-1)
 
 
 def _is_positive(q: Polynomial) -> bool:
@@ -105,8 +118,9 @@ def _is_positive(q: Polynomial) -> bool:
     if q.degree() % 2 or q.coef[-1] <= 0:
         return False
     turning = q.deriv().roots()
-    lowest = min(q(t.real) for t in turning if abs(t.imag) < 1e-6 * (1 + abs(t)))
-    return bool(lowest > 1e-3 * min(q(0.0), q(1.0)))
+    lows = [q(t.real) for t in turning if abs(t.imag) < 1e-6 * (1 + abs(t))]
+    ends = min(q(0.0), q(1.0))
+    return bool(min(lows, default=ends) > 1e-3 * ends)
 
 
 def _in_place(u: Polynomial, b: float, length: float) -> np.ndarray:
