@@ -44,24 +44,21 @@ static inline vf minus_two_log(vi w) {
 }
 
 static inline void normal_pair(vi w0, vi w1, vf *first, vf *second) {
-  vf r = _mm512_sqrt_ps(minus_two_log(w0));
-  vi q = _mm512_srli_epi32(_mm512_add_epi32(w1, I(1 << 29)), 30);
-  vf t = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(w1, _mm512_slli_epi32(q, 30))),
-                       F(6.283185307179586f * 0x1p-32f));
+  vi doubled = _mm512_slli_epi32(w1, 1), sign = _mm512_and_epi32(I(0x80000000), doubled ^ w1);
+  vi bits = _mm512_castps_si512(_mm512_sqrt_ps(minus_two_log(w0)));
+  vf r = _mm512_castsi512_ps(_mm512_xor_epi32(bits, sign));
+  vf t = _mm512_mul_ps(_mm512_cvtepi32_ps(doubled), F(3.141592653589793f * 0x1p-32f));
   vf z = _mm512_mul_ps(t, t);
-  vf s = _mm512_fmadd_ps(z, F(-1.9515295891e-4f), F(8.3321608736e-3f));
-  s = _mm512_fmadd_ps(z, s, F(-1.6666654611e-1f));
-  s = _mm512_fmadd_ps(_mm512_mul_ps(t, z), s, t);
-  vf c = _mm512_fmadd_ps(z, F(2.443315711809948e-5f), F(-1.388731625493765e-3f));
-  c = _mm512_fmadd_ps(z, c, F(4.166664568298827e-2f));
-  c = _mm512_fmadd_ps(_mm512_mul_ps(z, z), c, _mm512_fnmadd_ps(F(.5f), z, F(1)));
-  __mmask16 swap = _mm512_test_epi32_mask(q, I(1));
-  vi a = _mm512_castps_si512(_mm512_mask_blend_ps(swap, c, s));
-  vi b = _mm512_castps_si512(_mm512_mask_blend_ps(swap, s, c));
-  vi sign_a = _mm512_slli_epi32(_mm512_and_epi32(_mm512_add_epi32(q, I(1)), I(2)), 30);
-  vi sign_b = _mm512_slli_epi32(_mm512_and_epi32(q, I(2)), 30);
-  *first = _mm512_mul_ps(r, _mm512_castsi512_ps(_mm512_xor_epi32(a, sign_a)));
-  *second = _mm512_mul_ps(r, _mm512_castsi512_ps(_mm512_xor_epi32(b, sign_b)));
+  vf s = _mm512_fmadd_ps(z, F(2.6052249213065206e-6f), F(-1.98090752938704691e-4f));
+  s = _mm512_fmadd_ps(z, s, F(8.33305106348305089e-3f));
+  s = _mm512_fmadd_ps(z, s, F(-1.66666579919169388e-1f));
+  s = _mm512_mul_ps(_mm512_fmadd_ps(z, s, F(0.999999995732819849f)), t);
+  vf c = _mm512_fmadd_ps(z, F(2.31943867279537685e-5f), F(-1.38559271957591728e-3f));
+  c = _mm512_fmadd_ps(z, c, F(4.16639894564809946e-2f));
+  c = _mm512_fmadd_ps(z, c, F(-0.499999322931311567f));
+  c = _mm512_fmadd_ps(z, c, F(1));
+  *first = _mm512_mul_ps(r, c);
+  *second = _mm512_mul_ps(r, s);
 }
 
 static inline vf step(vf x, vf z, vf a, vf drift, vf amplitude) {
@@ -141,17 +138,15 @@ static inline float minus_two_log(uint32_t w) {
 }
 
 static inline void normal_pair(uint32_t w0, uint32_t w1, float *first, float *second) {
-  float r = sqrtf(minus_two_log(w0));
-  uint32_t q = (w1 + (1u << 29)) >> 30;
-  float t = (float)(int32_t)(w1 - (q << 30)) * (6.283185307179586f * 0x1p-32f), z = t * t;
-  float s = (-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f;
-  float c = (2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f;
-  s = t + t * z * s;
-  c = 1.0f - .5f * z + z * z * c;
-  uint32_t swap = 0u - (q & 1), bs = as_bits(s), bc = as_bits(c);
-  uint32_t a = (bs & swap) | (bc & ~swap), b = (bc & swap) | (bs & ~swap);
-  *first = r * as_float(a ^ (((q + 1) & 2) << 30));
-  *second = r * as_float(b ^ ((q & 2) << 30));
+  uint32_t doubled = w1 << 1, sign = (w1 ^ doubled) & 0x80000000u;
+  float r = as_float(as_bits(sqrtf(minus_two_log(w0))) ^ sign);
+  float t = (float)(int32_t)doubled * (3.141592653589793f * 0x1p-32f), z = t * t;
+  float s = 2.6052249213065206e-6f * z - 1.98090752938704691e-4f;
+  s = (s * z + 8.33305106348305089e-3f) * z - 1.66666579919169388e-1f;
+  float c = 2.31943867279537685e-5f * z - 1.38559271957591728e-3f;
+  c = (c * z + 4.16639894564809946e-2f) * z - 0.499999322931311567f;
+  *first = r * (c * z + 1.0f);
+  *second = r * ((s * z + 0.999999995732819849f) * t);
 }
 
 void run(float *pos, int64_t n, float a, float drift, float amplitude, uint32_t key0,

@@ -36,6 +36,20 @@ F32, F64, F32_ALL = f"{WELL} float32 one", f"{WELL} float64 one", f"{WELL} float
 BARS = (
     ("float32, one thread / C kernel", F32, "C kernel", "at least", 0.60),
     ("float32, one thread / numba np.random", F32, "numba np.random", "at least", 8.0),
+    (
+        "float32, all threads / JAX scan, a replica each (vmap)",
+        F32_ALL,
+        "JAX vmap",
+        "at least",
+        15.0,
+    ),
+    (
+        "float32, all threads / JAX scan of 4,096 replicas",
+        F32_ALL,
+        "JAX scan small",
+        "at least",
+        15.0,
+    ),
     ("float32, all threads / JAX scan, best batch size", F32_ALL, "JAX scan", "at least", 15.0),
     ("float64 / float32, one thread", F64, F32, "at least", 0.40),
     ("Histogram every 10, one thread", F32, f"{F32} histogram", "costs at most", 0.15),
@@ -43,8 +57,6 @@ BARS = (
 ALSO = (
     ("float64, one thread / numba np.random", F64, "numba np.random"),
     ("float32, one thread / numba Generator", F32, "numba Generator"),
-    ("float32, all threads / JAX scan of 4,096 replicas", F32_ALL, "JAX scan small"),
-    ("float32, all threads / JAX vmap of scan", F32_ALL, "JAX vmap"),
     ("float32, all threads / JAX, one device a core", F32_ALL, "JAX devices"),
     ("float32, all threads / torch eager", F32_ALL, "torch eager"),
     ("float32, all threads / diffrax", F32_ALL, "diffrax"),

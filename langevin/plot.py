@@ -39,7 +39,7 @@ def density(measured: Any, predictions: Sequence[Any] = (), *, ax: Any = None):
         label="measured",
         zorder=3,
     )
-    fine = np.linspace(measured.edges[0][0], measured.edges[0][-1], 1001)
+    fine = np.linspace(measured.edges[0], measured.edges[-1], 1001)
     for k, law in enumerate(predictions):
         ax.plot(fine, law.density(fine[:, None]), color=COLOURS[k % 6], lw=1.5, label=law.name)
     ax.set_ylim(bottom=0)

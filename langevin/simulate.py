@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -24,6 +20,7 @@ from langevin.errors import (
     UnavailableError,
     UnsoundError,
 )
+from langevin.progress import interruptible, progress_bar
 from langevin.result import Result
 from langevin.surfaces.expression import Surface
 from langevin.surfaces.finite_sum import FiniteSum
@@ -133,10 +130,11 @@ def _advance(engine, state, n_steps, on_divergence, progress, weight) -> int:
     window = 2 ** math.floor(math.log2(max(1, WINDOW / (n * weight))))
     window = int(min(2**16, max(shortest, window)))
     done = 0
-    with _interruptible() as interrupted, _progress(progress, n, n_steps) as show:
+    with interruptible() as interrupted, progress_bar(progress, n, n_steps) as show:
         try:
             show(0, "compiling")
             engine.compile(state)
+            show(0, "running")
             while done < n_steps and not interrupted():
                 end = min(n_steps, done + window)
                 try:
@@ -151,60 +149,6 @@ def _advance(engine, state, n_steps, on_divergence, progress, weight) -> int:
         except KeyboardInterrupt:
             pass
     return done
-
-
-@contextmanager
-def _interruptible() -> Iterator:
-    """Turns the first Ctrl-C into a flag: no replica is left half way. The second raises."""
-    pressed: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: bool(pressed)
-        return
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # somebody else handles it
-        yield lambda: bool(pressed)
-        return
-
-    def handle(number, frame):
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(number)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _progress(wanted: bool, n_replicas: int, n_steps: int) -> Iterator:
-    """A function (steps, text) that draws a bar with the rate and the time left."""
-    if not wanted:
-        yield lambda done, text: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f}%", TimeRemainingColumn())
-    with Progress(
-        *columns[:3],
-        TextColumn("{task.fields[rate]}"),
-        columns[3],
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task("compiling", total=n_steps, rate="")
-        began = [None]
-
-        def show(done: int, text: str) -> None:
-            if began[0] is None and done == 0:
-                began[0] = time.perf_counter()
-            elapsed = time.perf_counter() - began[0]
-            rate = f"{n_replicas * done / elapsed:.2e} replica-steps/s" if done else ""
-            bar.update(task, completed=done, description=text, rate=rate)
-
-        yield show
 
 
 def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed, dtype) -> Result:
@@ -360,7 +304,7 @@ def _starts(surface, start, n_replicas, first_replica, dtype):
             )
         turn = np.arange(first_replica, first_replica + len(minima)) % len(minima)
         points = np.array([minima[k].position for k in turn], dtype=dtype)
-        return np.stack([np.resize(points[:, k], n_replicas) for k in range(dim)])
+        return repeated(points.T, n_replicas)
     points = real_array("start", start, f"needed: a point ({dim},), or ({n_replicas}, {dim})")
     if dim == 1 and points.ndim == 0:
         points = points.reshape(1)
@@ -378,12 +322,21 @@ def _starts(surface, start, n_replicas, first_replica, dtype):
     return np.array(full.T, dtype=dtype, order="C")
 
 
+def repeated(columns: np.ndarray, n: int) -> np.ndarray:
+    """(rows, m) columns over and over, to (rows, n)."""
+    result = np.empty((len(columns), n), columns.dtype)
+    for k in range(columns.shape[1]):
+        result[:, k :: columns.shape[1]] = columns[:, k : k + 1]
+    return result
+
+
 def _origins(surface, start, starts: np.ndarray, first_replica: int) -> np.ndarray:
     """The basin each replica begins in, (n_replicas,) int16."""
     n = starts.shape[1]
     if start is None:
         count = len(surface.minima())
-        return np.resize(((np.arange(count) + first_replica) % count).astype(np.int16), n)
+        turn = ((np.arange(count) + first_replica) % count).astype(np.int16)
+        return repeated(turn[None], n)[0]
     return surface.basins().label(starts.T.astype(float)).astype(np.int16)
 
 

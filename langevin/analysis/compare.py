@@ -224,7 +224,7 @@ def _moment_rows(moments, prediction) -> list[Row]:
 
 
 def _bin_probabilities(prediction, density) -> np.ndarray | None:
-    edges = density.edges[0] if len(density.edges) == 1 else density.edges
+    edges = density.edges
     try:
         try:
             return np.asarray(prediction.bin_probabilities(edges, axes=density.axes))
@@ -248,9 +248,9 @@ def _final_rows(result: Result, density, expected: np.ndarray) -> list[Row]:
 
     alive = result.positions[result.diverged < 0][:, list(density.axes)].astype(float)
     n = len(alive)
-    counts = np.histogramdd(alive, bins=list(density.edges))[0].ravel()
+    counts = np.histogramdd(alive, bins=list(density.axis_edges))[0].ravel()
     q = expected.ravel()
-    order = np.argsort(-q, kind="stable") if len(density.edges) > 1 else np.arange(len(q))
+    order = np.argsort(-q, kind="stable") if len(density.axis_edges) > 1 else np.arange(len(q))
     counts, q = np.append(counts[order], n - counts.sum()), np.append(q[order], 1 - q.sum())
     cells = np.floor(np.cumsum(np.clip(q, 0, None)) * n / 10 * (1 - 1e-12)).astype(int)
     labels = np.unique(cells, return_inverse=True)[1]

@@ -14,12 +14,13 @@ from langevin.errors import UnsoundError
 class Density:
     """A histogram normalised to a density.
 
-    ``edges``: one array (1-D) or a pair (2-D joint); ``probability`` and its ``probability_stderr``
-    are per bin, ``value`` and ``stderr`` per unit of length or area. ``outside`` is the fraction
-    of observations beyond the range. ``dof`` degrees of freedom stand behind the errors.
+    ``edges`` and ``grid`` (the bin centres) are an array in 1-D, a pair of arrays for a joint
+    density. ``probability`` and its ``probability_stderr`` are per bin, ``value`` and ``stderr``
+    per unit of length or area. ``outside`` is the fraction of observations beyond the range.
+    ``dof`` degrees of freedom stand behind the errors.
     """
 
-    edges: tuple[np.ndarray, ...]
+    axis_edges: tuple[np.ndarray, ...]
     probability: np.ndarray
     probability_stderr: np.ndarray
     outside: float
@@ -28,18 +29,23 @@ class Density:
     axes: tuple[int, ...]
 
     def __repr__(self) -> str:
-        bins = " x ".join(str(len(e) - 1) for e in self.edges)
+        bins = " x ".join(str(len(e) - 1) for e in self.axis_edges)
         return f"Density({bins} bins, {self.n_observations:,} observations)"
+
+    @property
+    def edges(self) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Bin edges."""
+        return self.axis_edges[0] if len(self.axis_edges) == 1 else self.axis_edges
 
     @property
     def grid(self) -> np.ndarray | tuple[np.ndarray, ...]:
         """Bin centres."""
-        centres = tuple(0.5 * (e[1:] + e[:-1]) for e in self.edges)
+        centres = tuple(0.5 * (e[1:] + e[:-1]) for e in self.axis_edges)
         return centres[0] if len(centres) == 1 else centres
 
     @property
     def _measure(self) -> np.ndarray:
-        widths = [np.diff(e) for e in self.edges]
+        widths = [np.diff(e) for e in self.axis_edges]
         return widths[0] if len(widths) == 1 else np.outer(*widths)
 
     @property
@@ -77,7 +83,7 @@ def density_from_counts(counts, edges, axes, *, group: int = 0) -> Density:
     value, stderr, dof = groups.fraction(mine, totals)
     shape = tuple(len(e) - 1 for e in edges)
     return Density(
-        edges=tuple(edges),
+        axis_edges=tuple(edges),
         probability=value[:-1].reshape(shape),
         probability_stderr=stderr[:-1].reshape(shape),
         outside=float(value[-1]),
