@@ -25,7 +25,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for figures and results.json.")] = Path(
         "langevin-demo"
     ),
-    quick: Annotated[bool, typer.Option(help="A tenth of the work, larger error bars.")] = False,
+    quick: Annotated[bool, typer.Option(help="Less work, larger error bars.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 2017,
 ) -> None:
     """Measures p_A/p_B and mini-batch covariances beside every prediction (about a minute)."""

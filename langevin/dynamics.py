@@ -32,7 +32,7 @@ def _check(owner: str, name: str, value: Any, *, low: float, closed: bool = Fals
         )
 
 
-def _hashable(value: Any) -> Any:
+def _frozen(value: Any) -> Any:
     """Arrays become read-only copies, so that a frozen dynamics stays frozen."""
     if np.ndim(value) == 0:
         return value
@@ -69,7 +69,7 @@ class SGD:
             )
         one_of("SGD: sampling", self.sampling, SAMPLING)
         for name in ("learning_rate", "batch_size", "momentum"):
-            object.__setattr__(self, name, _hashable(getattr(self, name)))
+            object.__setattr__(self, name, _frozen(getattr(self, name)))
 
     @property
     def step_size(self) -> Any:
@@ -84,7 +84,7 @@ class SGD:
         return (n - np.asarray(self.batch_size)) / (n - 1) if n > 1 else 0.0
 
     def temperature(self, surface) -> Any:
-        """``T = eta sigma**2 / (2 S (1 - m))``, times the sampling factor on finite data.
+        """``T = eta sigma**2 / (2 S (1 - m))``, for isotropic gradient noise.
 
         The density of small-step SGD is then ``exp(-L/T)`` (Jastrzebski et al. 2017, Theorem 1).
         Raises UnsoundError where the gradient noise is not isotropic: there is no temperature.
@@ -98,7 +98,6 @@ class SGD:
             )
         scale = np.asarray(self.learning_rate) / np.asarray(self.batch_size)
         result = scale * noise.sigma**2 / (2 * (1 - np.asarray(self.momentum)))
-        result = result * self.sampling_factor(surface)
         return float(result) if np.ndim(result) == 0 else result
 
     def effective_temperature(self, surface) -> Any:
@@ -136,8 +135,8 @@ class Overdamped:
         _check("Overdamped", "temperature", self.temperature, low=0.0, closed=True)
         _check("Overdamped", "dt", self.dt, low=0.0)
         one_of("Overdamped: integrator", self.integrator, INTEGRATORS)
-        object.__setattr__(self, "temperature", _hashable(self.temperature))
-        object.__setattr__(self, "dt", _hashable(self.dt))
+        object.__setattr__(self, "temperature", _frozen(self.temperature))
+        object.__setattr__(self, "dt", _frozen(self.dt))
 
     @property
     def step_size(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from langevin.analysis.density import density_from_counts, moments_from_sums
 from langevin.analysis.groups import per_group
 from langevin.analysis.occupation import MeasuredOccupation
 from langevin.checks import real_array, whole_number
-from langevin.errors import ParameterError, UnsoundError
+from langevin.errors import ConvergenceWarning, ParameterError, UnsoundError
 
 DESCENTS = 50  # steps of a quench between two looks at the minima
 
@@ -100,10 +101,12 @@ class Bound:
                 f"{self.name}: with burn_in={run.burn_in}, n_steps={run.n_steps} and every={every} "
                 "there is no step to observe. Use a smaller every or more steps."
             )
+        self.grouped = observer.groups is not None
         self.groups = _labels(observer.groups, run.n_replicas, self.name)
         self.n_groups = int(self.groups.max()) + 1
         # Parts of a block: enough that every user group still has about 64 error groups.
-        blocks = -(-run.n_replicas // 64) / self.n_groups
+        smallest = run.n_replicas if self.n_groups == 1 else np.bincount(self.groups).min()
+        blocks = smallest / 64
         self.parts = int(min(64, 2 ** math.ceil(math.log2(max(1.0, 64 / blocks)))))
 
     def _common(self, cells: np.ndarray, n_cells: int) -> tuple:
@@ -152,7 +155,7 @@ class BoundHistogram(Bound):
         self.low, self.high = _range(observer.range, self.axes, run, self.name)
         self.width = math.prod(self.bins) + 1
         size = self.parts * self.n_groups * self.width + 1
-        if size > 2**31 - 1 or size * run.n_tasks * 8 > 2**34:
+        if size > 2**31 - 1 or size * run.n_tasks * 8 > 2**31:
             raise ParameterError(
                 f"{self.name}: {self.width - 1:,} bins for {self.n_groups} groups need "
                 f"{size * run.n_tasks * 8 / 2**30:.0f} GiB. Use fewer bins or groups."
@@ -178,7 +181,8 @@ class BoundHistogram(Bound):
             for low, high, n in zip(self.low, self.high, self.bins, strict=True)
         ]
         return per_group(
-            lambda g: density_from_counts(counts, edges, self.axes, group=g), self.n_groups
+            lambda g: density_from_counts(counts, edges, self.axes, group=g),
+            self.n_groups if self.grouped else None,
         )
 
 
@@ -233,7 +237,13 @@ def _range(wanted, axes, run: Run, name: str) -> tuple[np.ndarray, np.ndarray]:
     if run.temperature:
         try:
             inner, outer = run.surface.bounds(run.temperature)
-        except UnsoundError:
+        except UnsoundError as error:
+            warnings.warn(
+                f"{name}: there is no stationary density to measure; what is counted depends on "
+                f"burn_in and n_steps. {error}",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
             return low, high
         if (high <= np.asarray(inner)[list(axes)]).any() or (
             low >= np.asarray(outer)[list(axes)]
@@ -254,6 +264,8 @@ class BoundOccupation(Bound):
     def __init__(self, observer, run: Run):
         super().__init__(observer, run)
         self.basins = run.surface.basins()
+        if run.temperature:
+            run.surface.bounds(run.temperature)  # refuses a density that cannot be normalised
         self.n_origins = self.basins.n + 1
         origins = np.where(run.origins < 0, self.basins.n, run.origins).astype(np.int16)
         self.cells = self.groups * self.n_origins + origins
@@ -262,7 +274,7 @@ class BoundOccupation(Bound):
         self.cells = np.ascontiguousarray(self.cells, dtype=np.int16)
         self.n_cells = self.n_groups * self.n_origins
         shape = (run.n_tasks, self.parts * self.n_cells, 2, self.basins.n + 1)
-        if self.n_cells > 32_000 or math.prod(shape) * 8 > 2**34:
+        if self.n_cells > 32_000 or math.prod(shape) * 8 > 2**31:
             raise ParameterError(
                 f"{self.name}: {self.basins.n} minima and {self.n_groups} groups need too many "
                 "counters. Use fewer groups."
@@ -333,4 +345,7 @@ class BoundMoments(Bound):
     def estimate(self):
         """Moments, or one for each user group."""
         sums = self.store.reshape(-1, self.n_groups, self.store.shape[-1])
-        return per_group(lambda g: moments_from_sums(sums, self.centre, group=g), self.n_groups)
+        return per_group(
+            lambda g: moments_from_sums(sums, self.centre, group=g),
+            self.n_groups if self.grouped else None,
+        )

@@ -23,7 +23,7 @@ class Estimate:
     def z(self, expected: float) -> float:
         """Standard errors between the measurement and an expected value."""
         difference = self.value - expected
-        if self.stderr > 0:
+        if self.stderr > 0 or math.isnan(self.stderr):
             return difference / self.stderr
         return 0.0 if difference == 0 else math.copysign(math.inf, difference)
 
@@ -38,7 +38,7 @@ class Result:
     ``positions`` (n_replicas, dim) and ``velocities`` (the momentum buffers, or None) are the
     state after ``steps_done`` steps. ``diverged`` (n_replicas,) holds the step by which a replica
     had escaped, or -1. Observers are read by name, ``result["name"]``, or through ``density()``,
-    ``occupation()`` and ``moments()`` where there is one of the kind.
+    ``occupation()`` and ``moments()``. ``groups`` holds the labels that an observer was given.
     """
 
     surface: Any
@@ -55,7 +55,7 @@ class Result:
     elapsed: float
     observed: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
-    resumed_at: int = 0
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n_replicas(self) -> int:
@@ -76,37 +76,45 @@ class Result:
         found = self.observed[name]
         if isinstance(found, Exception):  # the run ended before the first observation
             raise found
-        return found
+        return found.checked() if self.kinds[name] == "occupation" else found
 
-    def _only(self, kind: str, observer: str) -> Any:
+    def _name(self, kind: str, observer: str, name: str | None) -> str:
+        """The name asked for, or that of the run's only observer of a kind."""
+        if name is not None:
+            if self.kinds.get(name) != kind:
+                raise ParameterError(
+                    f"no {observer} is named {name!r}; this run has: "
+                    f"{', '.join(self.observed) or 'no observer'}."
+                )
+            return name
         found = [name for name, k in self.kinds.items() if k == kind]
         if len(found) == 1:
-            return self[found[0]]
+            return found[0]
         if not found:
             raise ParameterError(
                 f"this run observed no {kind}: pass observe=langevin.{observer}(...) to simulate()."
             )
         raise ParameterError(
             f"this run has {len(found)} observers of that kind: {', '.join(found)}. "
-            "Read one by name: result['name']."
+            f"Read one by name: result.{kind if kind != 'histogram' else 'density'}('name')."
         )
 
-    def density(self):
-        """The measured Density of the run's only Histogram."""
-        return self._only("histogram", "Histogram")
+    def density(self, name: str | None = None):
+        """The measured Density of the Histogram of that name, or of the run's only one."""
+        return self[self._name("histogram", "Histogram", name)]
 
-    def occupation(self, *, allow_unequilibrated: bool = False):
+    def occupation(self, name: str | None = None, *, allow_unequilibrated: bool = False):
         """The measured occupation of the minima; see MeasuredOccupation.
 
         Raises UnsoundError where the replicas have not forgotten where they started, unless
         ``allow_unequilibrated``.
         """
-        occupation = self._only("occupation", "Occupation")
+        occupation = self.observed[self._name("occupation", "Occupation", name)]
         return occupation.checked(allow_unequilibrated=allow_unequilibrated)
 
-    def moments(self):
-        """The measured mean and covariance of the run's only Moments observer."""
-        return self._only("moments", "Moments")
+    def moments(self, name: str | None = None):
+        """The measured mean and covariance of the Moments of that name, or of the only one."""
+        return self[self._name("moments", "Moments", name)]
 
     def __repr__(self) -> str:
         n_diverged = int((self.diverged >= 0).sum())

@@ -166,7 +166,9 @@ def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed
         dynamics=dynamics,
         positions=positions,
         velocities=velocities,
-        diverged=np.where(state.fate >= 0, 4 * (state.fate.astype(np.int64) + 1), -1),
+        diverged=np.where(
+            state.fate >= 0, np.minimum(4 * (state.fate.astype(np.int64) + 1), done), -1
+        ),
         n_steps=n_steps,
         steps_done=done,
         burn_in=burn_in,
@@ -176,6 +178,7 @@ def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed
         elapsed=time.perf_counter() - began,
         observed=observed,
         kinds={observer.name: observer.kind for observer in bound},
+        groups={observer.name: observer.groups for observer in bound if observer.grouped},
     )
 
 
@@ -185,7 +188,8 @@ def _escaped(result: Result) -> str:
     step = int(result.diverged[first])
     return (
         f"{len(where)} of {result.n_replicas} replicas escaped to infinity or became NaN; the "
-        f"first is replica {result.first_replica + int(first)}, between steps {step - 3} and "
+        f"first is replica {result.first_replica + int(first)}, between steps "
+        f"{max(1, step - 3)} and "
         f"{step}. Needed: a step small enough for the steepest place visited "
         f"({result.dynamics!r} given). "
         "Reduce the learning rate or dt, start elsewhere, or pass on_divergence='absorb' to freeze "

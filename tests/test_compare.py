@@ -116,3 +116,84 @@ def test_student():
     assert student(1.96, 10_000) == pytest.approx(0.05, abs=1e-3)
     assert student(0.0, 5) == 1.0
     assert np.isnan(student(float("nan"), 5))
+
+
+RARE = lv.Surface("x**4/4 - a*x**3/3 - x**2/2", a=1.6, noise=lv.Isotropic(1.0))
+
+
+@pytest.mark.parametrize("temperature", [0.25, 0.2, 0.16])
+def test_a_rare_minimum_is_no_reason_to_differ(temperature):
+    """p_A/p_B of 1e-4 to 1e-6: seen in a few error groups, whose spread says nothing."""
+    dynamics = lv.Overdamped(temperature, 0.05)
+    law = lv.predict.chain(RARE, dynamics)
+    verdicts = []
+    for seed in range(10):
+        run = lv.simulate(
+            RARE, dynamics, n_replicas=4096, n_steps=3000, burn_in=2000, seed=seed,
+            observe=lv.Occupation(every=20), progress=False, start=[2.1],
+        )  # fmt: skip
+        verdicts.append(lv.compare(run, law, allow_unequilibrated=True).verdict)
+    assert "differs" not in verdicts
+    wrong = lv.predict.boltzmann_gibbs(RARE.replace(a=0.4), temperature=temperature)
+    assert lv.compare(run, wrong, allow_unequilibrated=True).verdict == "differs"
+
+
+def test_a_histogram_alone_can_agree():
+    """The first thing a user tries; and grouped histograms are tested group by group."""
+    labels = np.arange(30_000) % 2
+    run = lv.simulate(
+        SURFACE, lv.SGD(0.1, np.where(labels == 0, 0.4, 0.25)), n_replicas=30_000, n_steps=3_000,
+        burn_in=2_000, seed=8, observe=lv.Histogram(bins=60, every=10, groups=labels),
+        progress=False, start=np.where(np.arange(30_000) % 9 == 0, -0.8, 1.2)[:, None],
+    )  # fmt: skip
+    for k, size in enumerate((0.4, 0.25)):
+        found = lv.compare(run, lv.predict.chain(SURFACE, lv.SGD(0.1, size)), group=k)
+        assert found.verdict == "agrees", str(found)
+        assert "nothing checked" in str(found)
+        wrong = lv.predict.chain(SURFACE, lv.SGD(0.1, 1.1 * size))
+        assert lv.compare(run, wrong, group=k).verdict == "differs"
+
+
+def test_rounding_is_not_physics():
+    """Full-batch descent stops at the minimum: its error bar is rounding, not a disagreement."""
+    X, y = lv.surfaces.diabetes()
+    surface = lv.surfaces.linear_regression(X[:40, :3], y[:40])
+    dynamics = lv.SGD(0.3, 40, sampling="without_replacement")
+    run = lv.simulate(
+        surface, dynamics, n_replicas=128, n_steps=400, burn_in=200, seed=0,
+        observe=lv.Moments(), progress=False,
+    )  # fmt: skip
+    assert lv.compare(run, lv.predict.quadratic(surface, dynamics)).verdict != "differs"
+
+
+@pytest.mark.parametrize("wrong", [3, None, "chain"])
+def test_not_a_prediction(result, wrong):
+    with pytest.raises(LangevinError, match="prediction"):
+        lv.compare(result, wrong)
+
+
+def test_the_guard_cannot_be_bypassed():
+    cold = lv.simulate(
+        SURFACE, lv.Overdamped(0.01, 0.05), n_replicas=64, n_steps=100, seed=0, progress=False,
+        observe=(lv.Occupation(), lv.Occupation(every=2, name="second")),
+    )  # fmt: skip
+    for read in (lambda: cold["occupation"], lambda: cold.occupation("second")):
+        with pytest.raises(LangevinError, match="stationary"):
+            read()
+    kept = cold.occupation("second", allow_unequilibrated=True)
+    assert kept.ratio(0, 1).value == pytest.approx(1.0)
+    assert "+-" in repr(kept)
+
+
+def test_a_density_that_does_not_exist():
+    flat = lv.Surface("log(1 + (x - 2)**2) + log(1 + (x + 2)**2)")
+    with pytest.raises(LangevinError, match="does not confine"):
+        lv.simulate(
+            flat, lv.Overdamped(6.0, 0.05), n_replicas=64, n_steps=64, seed=0, progress=False,
+            observe=lv.Occupation(),
+        )  # fmt: skip
+    with pytest.warns(lv.errors.ConvergenceWarning, match="no stationary density"):
+        lv.simulate(
+            flat, lv.Overdamped(6.0, 0.05), n_replicas=64, n_steps=64, seed=0, progress=False,
+            observe=lv.Histogram(range=(-5, 5)),
+        )  # fmt: skip

@@ -12,7 +12,7 @@ from langevin import demo
 
 @pytest.fixture(scope="module")
 def wells():
-    return demo.wells(quick=True, seed=3)
+    return demo.wells(quick=False, seed=2017)
 
 
 def test_demo_writes_everything(tmp_path, capsys):
@@ -29,6 +29,11 @@ def test_demo_writes_everything(tmp_path, capsys):
     assert "discrete chain" in shown and "without" in shown and "differs" in shown
 
 
+def test_standard_errors_are_at_most_one_percent(wells):
+    for point in wells["points"]:
+        assert point["measured"].stderr <= 0.01 * point["measured"].value
+
+
 def test_the_sweep_crosses_the_critical_noise(wells):
     crossing = demo.measured_crossing(wells)
     assert 0.7 < crossing / wells["critical"].value < 1.4
@@ -40,13 +45,9 @@ def test_verdicts_come_from_z_and_reject_a_wrong_law(wells):
     surface = wells["surface"]
     result = wells["result"]
     for k, point in enumerate(wells["points"]):
-        assert point["comparisons"]["discrete chain"].verdict != "differs"
+        assert point["comparisons"]["discrete chain"].verdict == "agrees"
         right = lv.SGD(demo.LEARNING_RATE, point["record"]["batch_size"])
         wrong = dataclasses.replace(right, batch_size=right.batch_size / 2)
-        try:
-            law = lv.predict.chain(surface, wrong)
-        except lv.errors.LangevinError:
-            continue  # twice the noise may have no stationary law at all
-        found = lv.compare(result, law, group=k, resolution=0.01)
+        found = lv.compare(result, lv.predict.chain(surface, wrong), group=k, resolution=0.01)
         assert found.verdict == "differs"
         assert abs(found.z) > 5

@@ -475,7 +475,7 @@ def test_what_observers_count_is_identical_for_any_threads(case, watch, threads)
     for n in (1, 2):
         threads(n)
         result = run(case, n_replicas=5000, observe=watch)
-        stores.append([raw(result[o.name]) for o in watch])
+        stores.append([raw(result.observed[o.name]) for o in watch])
     for one, two in zip(*stores, strict=True):
         assert all(same_bits(a, b) for a, b in zip(one, two, strict=True))
 
@@ -496,7 +496,7 @@ def test_what_observers_count_does_not_depend_on_chunking(monkeypatch):
     monkeypatch.setattr(simulate_module, "WINDOW", 1)
     pieces = run("1-D SGD", n_replicas=300, n_steps=203, burn_in=70, observe=WATCH_LINE)
     for name in ("density", "occupation"):
-        for a, b in zip(raw(whole[name]), raw(pieces[name]), strict=True):
+        for a, b in zip(raw(whole.observed[name]), raw(pieces.observed[name]), strict=True):
             assert same_bits(a, b)
     for a, b in zip(raw(whole["moments"]), raw(pieces["moments"]), strict=True):
         assert np.allclose(a, b, rtol=1e-9)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from langevin.analysis.groups import PerGroup
-from langevin.errors import ParameterError, UnsoundError
+from langevin.errors import LangevinError, ParameterError, UnsoundError
 from langevin.result import Estimate, Result
 
 SIGNIFICANCE = 1e-3
@@ -31,6 +31,11 @@ class Row:
     z: float
     p_value: float
     scale: float
+
+    @property
+    def relative_error(self) -> float:
+        """Standard error over scale; 0 for a test without one."""
+        return self.stderr / self.scale if self.stderr > 0 and self.scale > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class Comparison:
     @property
     def worst(self) -> Row:
         """The row with the smallest p-value."""
-        return min(self.rows, key=lambda row: (row.p_value, -abs(row.z)))
+        tested = [row for row in self.rows if not math.isnan(row.p_value)]
+        return min(tested or self.rows, key=lambda row: (row.p_value, -abs(row.z)))
 
     @property
     def z(self) -> float:
@@ -69,26 +75,32 @@ class Comparison:
 
     @property
     def p_value(self) -> float:
-        """Holm-corrected p-value over all rows."""
-        return min(1.0, self.worst.p_value * len(self.rows))
+        """Holm-corrected p-value over all rows; NaN if no row could be tested."""
+        p = self.worst.p_value
+        return p if math.isnan(p) else min(1.0, p * len(self.rows))
 
     @property
     def resolution(self) -> float:
-        """Largest relative standard error among the rows that have one."""
-        relative = [row.stderr / row.scale for row in self.rows if row.stderr > 0 and row.scale > 0]
-        return max(relative, default=math.inf)
+        """Largest standard error relative to its scale.
+
+        Without a row that has one (a Histogram alone), the total variation that noise would give.
+        """
+        relative = max((row.relative_error for row in self.rows), default=0.0)
+        if relative == 0.0:
+            relative = self.total_variation_noise
+        return relative if math.isfinite(relative) else math.inf
 
     @property
     def verdict(self) -> str:
         """``agrees``, ``differs`` or ``undecided``."""
-        if not math.isfinite(self.worst.p_value):
-            return "undecided"
         if self.p_value < self.significance:
             return "differs"
-        return "agrees" if self.resolution <= self.wanted_resolution else "undecided"
+        untested = any(math.isnan(row.p_value) for row in self.rows)
+        sharp = self.resolution <= self.wanted_resolution
+        return "agrees" if sharp and not untested else "undecided"
 
     def __str__(self) -> str:
-        shown = sorted(self.rows, key=lambda row: row.p_value)[:12]
+        shown = sorted(self.rows, key=lambda r: (math.isnan(r.p_value), r.p_value))[:12]
         width = max(len(row.quantity) for row in shown)
         head = f"{'quantity':<{width}}  {'measured':>12} {'stderr':>9} {'predicted':>12} {'z':>7}"
         lines = [f"measured against {self.prediction}: {self.verdict}", head]
@@ -127,30 +139,41 @@ def compare(
     Raises ParameterError when result and prediction share no quantity, UnsoundError when the
     occupation has not equilibrated (unless ``allow_unequilibrated``).
     """
+    if not (hasattr(prediction, "regime") and hasattr(prediction, "moments")):
+        raise ParameterError(
+            f"compare(result, {prediction!r}): the second argument must be a stationary "
+            "prediction, "
+            "such as langevin.predict.chain(surface, dynamics)."
+        )
     rows: list[Row] = []
     variation = noise = math.nan
+    rounding = float(np.finfo(result.dtype).eps)
     for name, kind in result.kinds.items():
         observed = result.observed[name]
         if isinstance(observed, Exception):
             continue
         if kind == "occupation":
             checked = observed.checked(allow_unequilibrated=allow_unequilibrated)
-            checked = checked.group(group) if group is not None else checked
-            rows += _occupation_rows(checked, prediction)
+            if group is not None and name in result.groups:
+                checked = checked.group(group)
+            rows += _occupation_rows(checked, prediction, result, _members(result, name, group))
             continue
         if isinstance(observed, PerGroup):
-            if group is None:
-                raise ParameterError(f"{name!r} has {len(observed)} groups: give group=.")
+            if group is None or not 0 <= group < len(observed):
+                raise ParameterError(
+                    f"{name!r} has the groups 0 to {len(observed) - 1}: group={group!r} given."
+                )
             observed = observed[group]
         if kind == "moments":
-            rows += _moment_rows(observed, prediction)
+            rows += _moment_rows(observed, prediction, rounding)
         if kind == "histogram":
-            expected = _bin_probabilities(prediction, observed)
+            expected = _bin_probabilities(prediction, observed, result.surface.dim)
             if expected is not None:
                 variation, noise = total_variation(observed, expected)
                 exact = getattr(prediction, "gaussian", True)  # else only its moments are exact
-                if group is None and exact:
-                    rows += _final_rows(result, observed, expected)
+                if exact:
+                    members = _members(result, name, group)
+                    rows += _final_rows(result.positions[members], observed, expected)
     if not rows:
         raise ParameterError(
             f"the result (observed: {', '.join(result.observed) or 'nothing'}) and the prediction "
@@ -177,14 +200,29 @@ def student(z: float, dof: int) -> float:
     return float(2 * special.stdtr(dof, -abs(z))) if dof > 0 else math.nan
 
 
-def _row(quantity: str, measured: Estimate, predicted: float, scale: float | None = None) -> Row:
-    z, predicted = measured.z(predicted), float(predicted)
-    p_value = student(z, measured.dof)
+def _members(result: Result, name: str, group: int | None) -> np.ndarray:
+    """The replicas still alive, of one group of an observer."""
+    alive = result.diverged < 0
+    labels = result.groups.get(name)
+    return alive if labels is None or group is None else alive & (labels == group)
+
+
+def _row(quantity, measured: Estimate, predicted, scale=None, floor: float = -1.0) -> Row:
+    """A row; a difference of at most ``floor`` is rounding, and none."""
+    predicted = float(predicted)
     scale = abs(predicted) if scale is None else float(scale)
+    same = abs(measured.value - predicted) <= floor
+    z = 0.0 if same else measured.z(predicted)
+    p_value = 1.0 if same else student(z, measured.dof)
     return Row(quantity, measured.value, measured.stderr, predicted, z, p_value, scale)
 
 
-def _occupation_rows(occupation, prediction) -> list[Row]:
+ROUNDINGS = 64  # last places by which a mean may be off through rounding alone
+SEEN = 16  # error groups that must have seen a minimum for its standard error to mean anything
+
+
+def _occupation_rows(occupation, prediction, result: Result, members: np.ndarray) -> list[Row]:
+    """Ratio or probabilities; a rare minimum is tested by the final positions instead."""
     try:
         expected = np.asarray(prediction.occupation())
     except UnsoundError:
@@ -193,16 +231,38 @@ def _occupation_rows(occupation, prediction) -> list[Row]:
     n = len(probability)
     if len(expected) != n or n < 2:
         return []
-    if n == 2:
+    rare = occupation.seen < SEEN
+    if n == 2 and not rare.any():
         return [_row("p_0/p_1", occupation.ratio(0, 1), prediction.ratio(0, 1))]
-    return [
-        _row(f"p_{k}", Estimate(float(probability[k]), float(stderr[k]), dof), expected[k])
-        for k in range(n)
-        if stderr[k] > 0
-    ]
+    labels = None
+    if rare.any() and result.surface.dim <= 2:
+        labels = result.surface.basins().label(result.positions[members].astype(float))
+    rows = []
+    for k in range(n):
+        if not rare[k]:
+            measured = Estimate(float(probability[k]), float(stderr[k]), dof)
+            rows.append(_row(f"p_{k}", measured, expected[k]))
+        elif labels is not None:
+            rows.append(_binomial_row(k, int((labels == k).sum()), len(labels), expected[k]))
+        else:
+            rows.append(Row(f"p_{k}", probability[k], math.nan, expected[k], *[math.nan] * 2, 0.0))
+    return rows
 
 
-def _moment_rows(moments, prediction) -> list[Row]:
+def _binomial_row(k: int, count: int, n: int, expected: float) -> Row:
+    """The exact test of a minimum's share of the final positions, which are independent."""
+    from scipy import special, stats
+
+    expected = min(max(float(expected), 0.0), 1.0)
+    p_value = float(stats.binomtest(count, n, expected).pvalue) if n else math.nan
+    error = math.sqrt(expected * (1 - expected) / n) if n else math.nan
+    sign = math.copysign(1.0, count - n * expected)
+    z = sign * float(-special.ndtri(max(p_value, 1e-300) / 2))
+    name = f"p_{k} (rare: final positions)"
+    return Row(name, count / max(n, 1), error, expected, z, p_value, expected)
+
+
+def _moment_rows(moments, prediction, rounding: float) -> list[Row]:
     try:
         mean, covariance = prediction.moments()
     except UnsoundError:
@@ -210,26 +270,28 @@ def _moment_rows(moments, prediction) -> list[Row]:
     rows = []
     dim = len(moments.mean)
     deviation = np.sqrt(np.diag(np.atleast_2d(covariance)))
+    error = ROUNDINGS * rounding * (np.abs(moments.mean) + deviation)
     for a in range(dim):
         for b in range(a, dim):
             measured = Estimate(
                 float(moments.covariance[a, b]), float(moments.covariance_stderr[a, b]), moments.dof
             )
             scale = deviation[a] * deviation[b]
-            rows.append(_row(f"cov[{a},{b}]", measured, covariance[a][b], scale))
+            rows.append(
+                _row(f"cov[{a},{b}]", measured, covariance[a][b], scale, error[a] * error[b])
+            )
     for a in range(dim):
         measured = Estimate(float(moments.mean[a]), float(moments.mean_stderr[a]), moments.dof)
-        rows.append(_row(f"mean[{a}]", measured, mean[a], deviation[a]))
+        rows.append(_row(f"mean[{a}]", measured, mean[a], deviation[a], error[a]))
     return rows
 
 
-def _bin_probabilities(prediction, density) -> np.ndarray | None:
+def _bin_probabilities(prediction, density, dim: int) -> np.ndarray | None:
     edges = density.edges
+    axes = density.axes[0] if len(density.axes) == 1 else density.axes
+    whole = density.axes == tuple(range(dim))
     try:
-        try:
-            return np.asarray(prediction.bin_probabilities(edges, axes=density.axes))
-        except TypeError:
-            return np.asarray(prediction.bin_probabilities(edges))
+        return np.asarray(prediction.bin_probabilities(edges, axes=None if whole else axes))
     except UnsoundError:
         return None
 
@@ -242,13 +304,13 @@ def total_variation(density, expected: np.ndarray) -> tuple[float, float]:
     return 0.5 * float(np.abs(p - q).sum()), noise
 
 
-def _final_rows(result: Result, density, expected: np.ndarray) -> list[Row]:
+def _final_rows(positions: np.ndarray, density, expected: np.ndarray) -> list[Row]:
     """Chi-square of the final positions, which are independent, on bins merged to 10 or more."""
-    from scipy import special, stats
+    from scipy import special
 
-    alive = result.positions[result.diverged < 0][:, list(density.axes)].astype(float)
-    n = len(alive)
-    counts = np.histogramdd(alive, bins=list(density.axis_edges))[0].ravel()
+    positions = positions[:, list(density.axes)].astype(float)
+    n = len(positions)
+    counts = np.histogramdd(positions, bins=list(density.axis_edges))[0].ravel()
     q = expected.ravel()
     order = np.argsort(-q, kind="stable") if len(density.axis_edges) > 1 else np.arange(len(q))
     counts, q = np.append(counts[order], n - counts.sum()), np.append(q[order], 1 - q.sum())
@@ -265,18 +327,30 @@ def _final_rows(result: Result, density, expected: np.ndarray) -> list[Row]:
         return []
     statistic = float(((observed - wanted) ** 2 / wanted).sum())
     p = float(special.chdtrc(dof, statistic))
-    z = float(stats.norm.isf(max(p, 1e-300)))
+    z = float(-special.ndtri(max(p, 1e-300)))
     name = f"chi-square of {n:,} final positions, {dof} dof"
     return [Row(name, statistic, 0.0, float(dof), z, p, float(dof))]
+
+
+def _n_minima(surface) -> int:
+    try:
+        return len(surface.minima())
+    except LangevinError:
+        return 0
 
 
 def _notes(result: Result, prediction) -> tuple[str, ...]:
     lifetime = getattr(prediction, "lifetime", math.inf)
     total = result.n_replicas * result.steps_done
+    notes = []
     if lifetime < total:
-        return (
-            f"note: the law is quasi-stationary; a replica escapes to infinity after {lifetime:.3g}"
-            " "
-            f"steps on average, and this run took {total:.3g} replica-steps.",
+        notes.append(
+            f"note: the law is quasi-stationary; a replica escapes to infinity after "
+            f"{lifetime:.3g} steps on average, and this run took {total:.3g} replica-steps."
         )
-    return ()
+    if "occupation" not in result.kinds.values() and _n_minima(result.surface) > 1:
+        notes.append(
+            "note: nothing checked whether the replicas crossed between the minima; observe "
+            "Occupation() to have that checked."
+        )
+    return tuple(notes)

@@ -59,7 +59,7 @@ class Density:
         return self.probability_stderr / self._measure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Moments:
     """Measured mean (dim,) and covariance (dim, dim), each with its standard error."""
 
@@ -69,6 +69,9 @@ class Moments:
     covariance_stderr: np.ndarray
     n_observations: int
     dof: int
+
+    def __repr__(self) -> str:
+        return f"Moments(mean={self.mean}, covariance={self.covariance})"
 
 
 def density_from_counts(counts, edges, axes, *, group: int = 0) -> Density:

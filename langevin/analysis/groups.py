@@ -58,9 +58,9 @@ class PerGroup(Sequence):
         return found
 
 
-def per_group(estimate: Callable[[int], Any], n_groups: int) -> Any:
-    """``estimate(0)`` for a single group, else all of them as a PerGroup."""
-    if n_groups == 1:
+def per_group(estimate: Callable[[int], Any], n_groups: int | None) -> Any:
+    """``estimate(0)`` for an observer without groups=, else all of them as a PerGroup."""
+    if n_groups is None:
         return estimate(0)
     found: list = []
     for k in range(n_groups):

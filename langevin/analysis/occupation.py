@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Equilibration:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MeasuredOccupation:
     """Occupation of the minima of the surface, in the order of ``surface.minima()``.
 
@@ -59,6 +60,23 @@ class MeasuredOccupation:
         return MeasuredOccupation(self.counts, k, self.allow_unequilibrated).checked(
             allow_unequilibrated=self.allow_unequilibrated
         )
+
+    def __len__(self) -> int:
+        return self.n_groups
+
+    def __getitem__(self, k: int) -> MeasuredOccupation:
+        if not 0 <= k < self.n_groups:
+            raise IndexError(k)
+        return self.group(k)
+
+    def __repr__(self) -> str:
+        if self.index is None and self.n_groups > 1:
+            return f"MeasuredOccupation({self.n_groups} groups: read one with .group(k))"
+        probability, stderr, _ = self._fraction()
+        shown = [f"{p:.5g} +- {e:.2g}" for p, e in zip(probability, stderr, strict=True)]
+        rest = f", unassigned {shown[-1]}" if probability[-1] > 0 else ""
+        more = ", ..." if len(shown) > 9 else ""
+        return f"MeasuredOccupation({', '.join(shown[: min(8, len(shown) - 1)])}{more}{rest})"
 
     @property
     def n_groups(self) -> int:
@@ -90,6 +108,13 @@ class MeasuredOccupation:
     def dof(self) -> int:
         """Degrees of freedom of the standard errors."""
         return self._fraction()[2]
+
+    @property
+    def seen(self) -> np.ndarray:
+        """In how many error groups each minimum, and something else, was seen at all, (minima,)."""
+        counts = self._by_class
+        inside, outside = counts > 0, counts < counts.sum(axis=1, keepdims=True)
+        return np.minimum(inside.sum(axis=0), outside.sum(axis=0))[:-1]
 
     @property
     def probability(self) -> np.ndarray:
@@ -126,10 +151,10 @@ class MeasuredOccupation:
             if counts.sum() > 0:
                 by_origin.append(groups.fraction(counts, counts.sum(axis=1)))
         z_origins = math.nan
-        for p, p_error, p_dof in by_origin:
-            for q, q_error, q_dof in by_origin:
-                error = np.hypot(p_error, q_error)
-                z_origins = _worst(z_origins, p - q, error, min(p_dof, q_dof))
+        pairs = list(itertools.combinations(by_origin, 2))
+        for (p, p_error, p_dof), (q, q_error, q_dof) in pairs:
+            error = np.hypot(p_error, q_error)
+            z_origins = _worst(z_origins, p - q, error, min(p_dof, q_dof), len(pairs))
         n = halves.sum(axis=2)
         z_halves = math.nan
         if (n.sum(axis=0) > 0).all():
@@ -137,16 +162,11 @@ class MeasuredOccupation:
             residual = (halves - p[None] * n[:, :, None]) / n.sum(axis=0)[None, :, None]
             used = n.sum(axis=1) > 0
             error = groups.spread((residual[:, 0] - residual[:, 1])[used], 1.0)
-            z_halves = _worst(z_halves, p[0] - p[1], error, int(used.sum()) - 1)
+            z_halves = _worst(z_halves, p[0] - p[1], error, int(used.sum()) - 1, 1)
         seen = origins.sum(axis=0)
         home = np.diag(seen[: seen.shape[1]]).sum()
         crossed = seen.shape[1] <= 2 or bool(seen.sum() > home)
-        return Equilibration(
-            0.0 if len(by_origin) > 1 and math.isnan(z_origins) else z_origins,
-            z_halves,
-            crossed,
-            np.array([p for p, _, _ in by_origin]),
-        )
+        return Equilibration(z_origins, z_halves, crossed, np.array([p for p, _, _ in by_origin]))
 
     def checked(self, *, allow_unequilibrated: bool = False) -> MeasuredOccupation:
         """This occupation, or UnsoundError if the replicas still remember their start."""
@@ -165,18 +185,19 @@ class MeasuredOccupation:
         return self
 
 
-def _worst(current: float, difference: np.ndarray, error: np.ndarray, dof: int) -> float:
+def _worst(current: float, difference, error, dof: int, comparisons: int) -> float:
     """The larger of ``current`` and the worst difference, as a normal z.
 
-    A difference without an error (one replica on a side) cannot be told from a memory: infinite.
+    The p-value is multiplied by the number of differences looked at. A difference without an error
+    (one replica on a side) cannot be told from a memory: infinite.
     """
     from scipy import special
 
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(difference == 0, 0.0, np.abs(difference) / error)
     t = np.where(np.isnan(t), math.inf, t)
-    p = special.stdtr(max(dof, 1), -t.max())
-    worst = float(-special.ndtri(p)) if p > 0 else math.inf
+    p = special.stdtr(max(dof, 1), -t.max()) * comparisons * len(t)
+    worst = float(-special.ndtri(min(p, 0.5))) if p > 0 else math.inf
     return worst if math.isnan(current) else max(current, worst)
 
 

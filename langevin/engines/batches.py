@@ -55,7 +55,6 @@ class Batches:
         """Lines before the loop over blocks."""
         n_predictors = len(self.surface.predictors)
         return [
-            *(f"p{k} = parameters[{k}]" for k in range(len(self.surface.parameters))),
             f"z = np.empty(({n_predictors}, 64), real)",
             f"slope = np.empty(({n_predictors}, 64), real)",
             f"inputs = np.empty(({max(1, self.surface.features.shape[1])}, 64), real)",

@@ -90,7 +90,8 @@ def _written(name: str, text: str) -> Path:
 
 def load(text: str, entry: str = "run"):
     """The compiled entry function of a generated module."""
-    stamp = hashlib.sha256(f"{numba.__version__}\n{text}".encode()).hexdigest()[:24]
+    options = inspect.getsource(sys.modules[__name__])  # flags and hints change the machine code
+    stamp = hashlib.sha256(f"{numba.__version__}\n{options}\n{text}".encode()).hexdigest()[:24]
     name = f"langevin_kernel_{stamp}"
     module = _loaded.get(name)
     if module is None:

@@ -98,7 +98,7 @@ def _occupation(k: int, observer, layout) -> Piece:
             f"for m in range(thresholds{k}.size):",
             f"    edge = thresholds{k}[m]",
             "    for i in range(64):",
-            f"        basin{k}[i] += np.int32(1) if lanes[row, i] > edge else np.int32(0)",
+            f"        basin{k}[i] += np.int32(1) if lanes[row, i] >= edge else np.int32(0)",
         ]
     elif layout.dim == 2:
         arguments += [f"labels{k}", f"low{k}", f"inverse{k}"]

@@ -67,7 +67,7 @@ def normal_pair(w0, w1, w2, w3):
 
     ``sqrt(-2 ln u) (cos a, sin a)`` with a = 2 pi (w2 + w3/2**32)/2**32: half a turn is computed,
     the other half is its negative, which the two upper bits tell. The radius has a 53-bit uniform
-    in (0, 1), so |z| <= sqrt(2 * 54 ln 2) = 8.65; the angle has 64 bits.
+    in (0, 1], so |z| <= sqrt(2 * 54 ln 2) = 8.65; the angle has 64 bits.
     """
     bits = (np.uint64(w0) << np.uint64(21)) ^ (np.uint64(w1) >> np.uint64(11))
     log_m, e = log_parts((real(np.uint64(bits).view(np.int64)) + real(0.5)) * real(2.0**-53))

@@ -1,4 +1,4 @@
-"""Elementary functions that still call libm: correct, but they stop the vectoriser."""
+"""Rarer elementary functions. All but tan call libm: correct, but it stops the vectoriser."""
 
 import math
 

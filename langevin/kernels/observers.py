@@ -13,7 +13,7 @@ def bin_index(x, low, inverse_width, n_bins):
 def cell_index(x, low, inverse_width, n_cells):
     """The cell of x, clamped to the nearest of ``n_cells``; NaN goes to the first."""
     scaled = (x - low) * inverse_width
-    scaled = scaled if scaled >= 0 else scaled * 0
+    scaled = scaled if scaled >= 0 else low - low
     last = n_cells - 1
     return np.int32(scaled) if scaled < last else np.int32(last)
 

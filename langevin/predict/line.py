@@ -56,8 +56,8 @@ class GibbsLine:
         with np.errstate(over="ignore"):
             return float(np.exp(self.log_masses[i] - self.log_masses[j]))
 
-    def bin_probabilities(self, edges: Any) -> np.ndarray:
-        """The probability of each bin of ``edges`` (b+1,), shape (b,)."""
+    def bin_probabilities(self, edges: Any, *, axes: Any = None) -> np.ndarray:
+        """The probability of each bin of ``edges`` (b+1,), shape (b,); there is one axis."""
         edges = np.clip(check_edges(edges), self.panels[0], self.panels[-1])
         cuts = np.union1d(self.panels, edges)
         middle = (cuts[:-1] + cuts[1:]) / 2

@@ -67,8 +67,8 @@ class SmoothedLaw:
         steps = self._masses(np.concatenate([[-np.inf], unique]))
         return (np.cumsum(steps) / self.surviving)[back].reshape(x.shape)
 
-    def bin_probabilities(self, edges: Any) -> np.ndarray:
-        """The probability of each bin of ``edges`` (b+1,), shape (b,)."""
+    def bin_probabilities(self, edges: Any, *, axes: Any = None) -> np.ndarray:
+        """The probability of each bin of ``edges`` (b+1,), shape (b,); there is one axis."""
         return self._masses(check_edges(edges)) / self.surviving
 
     def occupation(self) -> np.ndarray:
