@@ -138,10 +138,11 @@ def print_wells(found: dict[str, Any], console: Console) -> None:
     """The sweep as a table."""
     surface, critical = found["surface"], found["critical"]
     wide, sharp = surface.minima()
+    level = round(sharp.energy, 9) + 0.0  # no minus zero
     console.print("\n[bold](a) A wide, higher minimum A against a sharp, lower minimum B[/bold]")
     console.print(
         f"A at x = {wide.position[0]:.3g}: loss {wide.energy:.4g}, curvature "
-        f"{wide.hessian[0, 0]:.4g}.  B at x = {sharp.position[0]:.3g}: loss {abs(round(sharp.energy, 9)):g}, "
+        f"{wide.hessian[0, 0]:.4g}.  B at x = {sharp.position[0]:.3g}: loss {level:g}, "
         f"curvature {sharp.hessian[0, 0]:.4g}.  SGD, eta = {LEARNING_RATE}, Gaussian gradient "
         f"noise, sigma = {surface.noise.sigma:g}.",
         highlight=False,
