@@ -2,7 +2,7 @@
 
 from langevin import errors, plot, predict, surfaces
 from langevin.analysis.compare import compare
-from langevin.dynamics import SGD, Overdamped
+from langevin.dynamics import SGD, Overdamped, Underdamped
 from langevin.observe import Histogram, Moments, Occupation
 from langevin.result import Estimate, Result
 from langevin.simulate import simulate
@@ -23,6 +23,7 @@ __all__ = [
     "Overdamped",
     "Result",
     "Surface",
+    "Underdamped",
     "compare",
     "errors",
     "plot",

@@ -12,7 +12,7 @@ from langevin.errors import ParameterError, UnsoundError
 from langevin.surfaces.noise import Isotropic
 
 SAMPLING = ("with_replacement", "without_replacement")
-INTEGRATORS = ("euler_maruyama",)
+INTEGRATORS = ("euler_maruyama", "heun", "leimkuhler_matthews")
 
 
 def _check(owner: str, name: str, value: Any, *, low: float, closed: bool = False) -> None:
@@ -76,6 +76,11 @@ class SGD:
         """The time that one step stands for: eta."""
         return self.learning_rate
 
+    @property
+    def curvature_limit(self) -> Any:
+        """The curvature above which a minimum is unstable: ``2 (1 + m) / eta``."""
+        return 2 * (1 + np.asarray(self.momentum, dtype=float)) / np.asarray(self.learning_rate)
+
     def sampling_factor(self, surface) -> Any:
         """1, or ``(N - S)/(N - 1)`` for mini-batches drawn without replacement from N examples."""
         n = getattr(surface, "n_examples", None)
@@ -123,8 +128,11 @@ class Overdamped:
     """Overdamped Langevin dynamics, ``dx = -grad U dt + sqrt(2 T) dW`` (Ito).
 
     ``euler_maruyama``: ``x <- x - dt grad U + sqrt(2 T dt) xi``, weak order 1; identical in law to
-    SGD with ``eta = dt`` and ``eta sigma**2/(2 S) = T``. ``temperature`` and ``dt`` may be arrays
-    of shape (n_replicas,). Time is in units of dt. Raises ParameterError for values out of range.
+    SGD with ``eta = dt`` and ``eta sigma**2/(2 S) = T``. ``heun``: the mean of the slopes before
+    and after an Euler step with the same noise, weak order 2. ``leimkuhler_matthews``:
+    ``x <- x - dt grad U + sqrt(2 T dt) (xi_n + xi_n+1)/2``, whose stationary law is of order 2 and
+    exact on quadratics (Leimkuhler and Matthews 2013). ``temperature`` and ``dt`` may be arrays of
+    shape (n_replicas,). Time is in units of dt. Raises ParameterError for values out of range.
     """
 
     temperature: Any
@@ -142,6 +150,59 @@ class Overdamped:
     def step_size(self) -> Any:
         """The time that one step stands for: dt."""
         return self.dt
+
+    @property
+    def curvature_limit(self) -> Any:
+        """The curvature above which a minimum is unstable: 2/dt."""
+        return 2 / np.asarray(self.dt, dtype=float)
+
+    def effective_temperature(self, surface) -> Any:
+        """The temperature given, whatever the surface."""
+        return self.temperature
+
+
+@dataclass(frozen=True, eq=False)
+class Underdamped:
+    """Langevin dynamics with momentum and friction gamma.
+
+    ``dx = v dt, dv = -grad U dt - gamma v dt + sqrt(2 gamma T) dW`` (Ito), unit mass; the
+    stationary density of x is ``exp(-U/T)``. ``splitting`` is any string over B (kick by the
+    gradient), A (drift) and O (friction and noise, exactly), each letter taking its equal share of
+    ``dt``: BAOAB, OBABO, ABOBA, BAOA... (Leimkuhler and Matthews 2013). On a quadratic BAOAB has
+    the exact variance of x at any stable dt. Replicas start at rest.
+
+    ``temperature``, ``friction`` (gamma) and ``dt`` may be arrays of shape (n_replicas,). Time is
+    in units of dt. Raises ParameterError for values out of range or a splitting without B or A.
+    """
+
+    temperature: Any
+    friction: Any
+    dt: Any
+    splitting: str = "BAOAB"
+
+    def __post_init__(self):
+        _check("Underdamped", "temperature", self.temperature, low=0.0, closed=True)
+        _check("Underdamped", "friction", self.friction, low=0.0, closed=True)
+        _check("Underdamped", "dt", self.dt, low=0.0)
+        letters = self.splitting
+        good = isinstance(letters, str) and set(letters) == {"A", "B", "O"} and len(letters) <= 12
+        if not good:
+            raise ParameterError(
+                f"Underdamped: splitting={letters!r} must be up to 12 letters B (kick), A (drift) "
+                "and O (friction and noise), each at least once, such as 'BAOAB'."
+            )
+        for name in ("temperature", "friction", "dt"):
+            object.__setattr__(self, name, _frozen(getattr(self, name)))
+
+    @property
+    def step_size(self) -> Any:
+        """The time that one step stands for: dt."""
+        return self.dt
+
+    @property
+    def curvature_limit(self) -> Any:
+        """The curvature above which a minimum is unstable, that of leapfrog: 4/dt**2."""
+        return 4 / np.asarray(self.dt, dtype=float) ** 2
 
     def effective_temperature(self, surface) -> Any:
         """The temperature given, whatever the surface."""

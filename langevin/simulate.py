@@ -11,7 +11,7 @@ import numpy as np
 
 from langevin import observe as observers_module
 from langevin.checks import one_of, real_array, whole_number
-from langevin.dynamics import SGD, Overdamped
+from langevin.dynamics import SGD, Overdamped, Underdamped
 from langevin.errors import (
     DivergenceError,
     LangevinError,
@@ -32,7 +32,7 @@ WINDOW = 2**30  # replica-steps between two looks at the clock, about a second
 
 def simulate(
     surface: Any,
-    dynamics: SGD | Overdamped,
+    dynamics: SGD | Overdamped | Underdamped,
     *,
     n_replicas: int,
     n_steps: int,
@@ -152,9 +152,11 @@ def _advance(engine, state, n_steps, on_divergence, progress, weight) -> int:
 
 
 def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed, dtype) -> Result:
+    from langevin.engines.source import has_momentum
+
     dim = surface.dim
     positions = state.positions[:dim].T
-    velocities = state.positions[dim:].T if len(state.positions) > dim else None
+    velocities = state.positions[dim:].T if has_momentum(dynamics) else None
     observed = {}
     for observer in bound:
         try:
@@ -203,27 +205,34 @@ def on_data(surface) -> bool:
 
 
 def with_buffers(starts: np.ndarray, dynamics) -> np.ndarray:
-    """The start state with momentum buffers, zero as in PyTorch, below the positions."""
-    from langevin.engines.source import has_momentum
+    """The start state with momentum buffers or velocities, zero, below the positions."""
+    from langevin.engines.source import state_names
 
-    return np.concatenate([starts, np.zeros_like(starts)]) if has_momentum(dynamics) else starts
+    carried = len(state_names(1, dynamics)) > 1
+    return np.concatenate([starts, np.zeros_like(starts)]) if carried else starts
 
 
 def coefficients(surface, dynamics, dtype: np.dtype) -> np.ndarray:
-    """The update's run-time coefficients, (rows, n_replicas) or (rows, 1)."""
-    from langevin.engines.source import has_momentum
+    """The step's run-time coefficients, (rows, n_replicas) or (rows, 1)."""
+    from langevin.engines.source import coefficient_names
 
     if isinstance(dynamics, SGD):
-        rows = [dynamics.learning_rate]
+        value = {"learning_rate": dynamics.learning_rate, "momentum": dynamics.momentum}
         if not on_data(surface):
-            rows.append(surface.noise.sigma / np.sqrt(dynamics.batch_size))
-        if has_momentum(dynamics):
-            rows.append(dynamics.momentum)
+            value["noise_scale"] = surface.noise.sigma / np.sqrt(dynamics.batch_size)
     else:
-        rows = [dynamics.dt, np.sqrt(2 * np.asarray(dynamics.temperature) * dynamics.dt)]
-    return np.ascontiguousarray(
-        np.stack(np.broadcast_arrays(*[np.atleast_1d(row) for row in rows])), dtype=dtype
-    )
+        dt = np.asarray(dynamics.dt, dtype=float)
+        amplitude = np.sqrt(2 * np.asarray(dynamics.temperature) * dt)
+        value = {"dt": dt, "half_dt": dt / 2, "amplitude": amplitude}
+        value["half_amplitude"] = amplitude / 2
+    if isinstance(dynamics, Underdamped):
+        share = {letter: dt / dynamics.splitting.count(letter) for letter in "BAO"}
+        decay = np.exp(-np.asarray(dynamics.friction) * share["O"])
+        spread = np.sqrt(np.asarray(dynamics.temperature) * (1 - decay**2))
+        value = {"kick_dt": share["B"], "drift_dt": share["A"], "decay": decay, "spread": spread}
+    names = coefficient_names(dynamics, gaussian=not (on_data(surface) and "momentum" in value))
+    rows = [np.atleast_1d(value[name]) for name in names]
+    return np.ascontiguousarray(np.stack(np.broadcast_arrays(*rows)), dtype=dtype)
 
 
 def check_stability(surface, dynamics) -> None:
@@ -242,36 +251,30 @@ def check_stability(surface, dynamics) -> None:
     if not minima:
         return
     tops = np.array([np.linalg.eigvalsh(np.atleast_2d(m.hessian))[-1] for m in minima])
-    bound = stable_below(dynamics)
-    step = np.atleast_1d(dynamics.step_size * 1.0)
+    limit = np.atleast_1d(dynamics.curvature_limit)
     name = "learning_rate" if isinstance(dynamics, SGD) else "dt"
-    lost = np.broadcast_to(step * tops.min() >= bound, np.broadcast(step, bound).shape)
-    if lost.any():
-        r = int(np.argmax(lost))
-        given, limit = (float(v[r % len(v)]) for v in (step, bound))
+    power = 0.5 if isinstance(dynamics, Underdamped) else 1.0
+    step = np.broadcast_to(np.asarray(dynamics.step_size, dtype=float), limit.shape)
+    if (limit <= tops.min()).any():
+        r = int(np.argmin(limit))
         raise UnsoundError(
-            f"{name}={given:g} is unstable at every minimum: the smallest of their curvatures is "
-            f"{tops.min():.4g}, which needs {name} < {limit / tops.min():.4g}. Reduce it."
+            f"{name}={step[r]:g} is unstable at every minimum: the smallest of their curvatures is "
+            f"{tops.min():.4g}, which needs {name} < "
+            f"{step[r] * (limit[r] / tops.min()) ** power:.4g}. Reduce it."
         )
-    for k, top in enumerate(tops):
-        worst = (step * top / bound).max()
-        if worst >= 1:
-            given = float((step + 0 * bound).flat[(step * top / bound).argmax()])
-            warnings.warn(
-                f"{name}={given:g} is unstable at the minimum at {minima[k].position}: curvature "
-                f"{top:.4g} needs {name} < {given / worst:.4g}. Replicas will leave it.",
-                StabilityWarning,
-                stacklevel=3,
-            )
-
-
-def stable_below(dynamics) -> np.ndarray:
-    """The value of step times curvature at which a minimum turns unstable, ``2 (1 + m)``."""
-    return np.atleast_1d(2 * (1 + np.asarray(getattr(dynamics, "momentum", 0.0), dtype=float)))
+    for k in np.flatnonzero(tops >= limit.min()):
+        r = int(np.argmin(limit))
+        warnings.warn(
+            f"{name}={step[r]:g} is unstable at the minimum at {minima[k].position}: curvature "
+            f"{tops[k]:.4g} needs {name} < {step[r] * (limit[r] / tops[k]) ** power:.4g}. Replicas "
+            "will leave it.",
+            StabilityWarning,
+            stacklevel=3,
+        )
 
 
 def _check_dynamics(surface, dynamics, n_replicas: int) -> None:
-    if not isinstance(dynamics, (SGD, Overdamped)):
+    if not isinstance(dynamics, (SGD, Overdamped, Underdamped)):
         raise ParameterError(
             f"dynamics={dynamics!r}: give an instance such as langevin.SGD(learning_rate=0.05, "
             "batch_size=8) or langevin.Overdamped(temperature=0.1, dt=0.01)."
@@ -287,7 +290,7 @@ def _check_dynamics(surface, dynamics, n_replicas: int) -> None:
                 "SGD on a formula needs its gradient noise: build the surface with "
                 "noise=langevin.Isotropic(sigma), sigma being one example's standard deviation."
             )
-    for name in ("learning_rate", "batch_size", "momentum", "temperature", "dt"):
+    for name in ("learning_rate", "batch_size", "momentum", "temperature", "friction", "dt"):
         value = getattr(dynamics, name, 0.0)
         if np.ndim(value) == 1 and len(value) != n_replicas:
             raise ParameterError(

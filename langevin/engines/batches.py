@@ -21,6 +21,12 @@ class Batches:
     """What a FiniteSum adds to the kernel: arguments, set-up and the gradient of a block."""
 
     def __init__(self, surface, dynamics):
+        allowed = ("euler_maruyama", "leimkuhler_matthews")
+        if not isinstance(dynamics, SGD) and getattr(dynamics, "integrator", "") not in allowed:
+            raise ParameterError(
+                f"{dynamics!r} needs the gradient more than once a step; on data use SGD, or "
+                "Overdamped with integrator='euler_maruyama' or 'leimkuhler_matthews'."
+            )
         self.surface, self.dynamics = surface, dynamics
         self.stochastic = isinstance(dynamics, SGD)
         self.permuted = self.stochastic and dynamics.sampling == "without_replacement"

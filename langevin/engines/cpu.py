@@ -109,15 +109,16 @@ def kernel_source(surface, dynamics, observers, dtype: str) -> str:
     gaussian = batches is None or not batches.stochastic
     layout = Layout(surface.dim, dynamics, gaussian, dtype)
     if batches is None:
-        slope, components = surface.gradient_source(), surface.dim
+        slope = surface.gradient_source()
         fused = surface.dim <= 3 and source.operations(slope) <= FUSED_OPERATIONS
         step = _fused if fused else _split
     else:
-        slope, components, step = batches.source, 1, _batched
+        slope, step = batches.source, _batched
     parameters = names("p", len(surface.parameters))
+    components, known = (surface.dim, parameters) if batches is None else (1, None)
     parts = [
         slope,
-        source.update_source(components, dynamics, gaussian=gaussian),
+        source.step_source(components, dynamics, gaussian=gaussian, parameters=known),
         _run_source(layout, parameters, batches, step(layout, parameters, batches), observers),
     ]
     return source.module_source(dtype, *parts)
@@ -127,17 +128,17 @@ class Layout:
     """Which row of the lane buffer holds what."""
 
     def __init__(self, dim: int, dynamics, gaussian: bool, dtype: str):
-        momentum = source.has_momentum(dynamics)
         self.dim, self.gaussian, self.dtype = dim, gaussian, dtype
-        self.state = names("x", dim) + (names("b", dim) if momentum else [])
+        self.state = source.state_names(dim, dynamics)
+        self.noises = dim * source.n_noises(dynamics) if gaussian else 0  # normals a step
         self.coefficients = source.coefficient_names(dynamics, gaussian=gaussian)
         self.first_coefficient = len(self.state)
         self.trail = self.first_coefficient + len(self.coefficients)
         self.normals = self.trail + GROUP * len(self.state)
-        self.gradient = self.normals + (GROUP * dim if gaussian else 0)
-        self.rows = self.gradient + dim
+        self.gradient = self.normals + GROUP * self.noises
+        self.rows = self.gradient + max(dim, len(self.state) + self.noises)
         self.halves = 2 if dtype == "float64" else 1  # Philox calls a component and group
-        self.draws = self.halves * dim if gaussian else 0
+        self.draws = self.halves * self.noises
 
 
 def indented(lines, depth: int) -> str:
@@ -254,45 +255,54 @@ def _kept(layout: Layout) -> list[str]:
 
 def _fused(layout: Layout, parameters: list[str], batches) -> list[str]:
     """Normals and four steps in one loop over lanes, all in registers."""
-    state, dim = layout.state, layout.dim
+    state = layout.state
     body = _load(layout)
-    body += [line for k in range(dim) for line in _normals(layout, k)]
+    body += [line for k in range(layout.noises) for line in _normals(layout, k)]
     body += [f"old{k} = {name}" for k, name in enumerate(state)]
     for j in range(GROUP):
-        noise = [f"z{k}_{j}" for k in range(dim)]
-        body += [
-            f"({joined(names('g', dim))},) = gradient({joined(state[:dim], parameters)})",
-            f"({joined(state)},) = update("
-            f"{joined(state, names('g', dim), noise, layout.coefficients)})",
-        ]
+        noise = [f"z{k}_{j}" for k in range(layout.noises)]
+        arguments = joined(state, noise, layout.coefficients, parameters)
+        body.append(f"({joined(state)},) = advance({arguments})")
         row = layout.trail + j * len(state)
         body += [f"lanes[{row + k}, i] = {name}" for k, name in enumerate(state)]
     return ["for i in range(64):", *("    " + line for line in body + _kept(layout))]
 
 
+def _copied(target: str, origin: str, rows: int) -> list[str]:
+    """Rows of the lane buffer, copied."""
+    return [
+        f"for k in range({rows}):",
+        "    for i in range(64):",
+        f"        lanes[{target} + k, i] = lanes[{origin} + k, i]",
+    ]
+
+
 def _split(layout: Layout, parameters: list[str], batches) -> list[str]:
     """Normals to cache, then one loop over lanes for each step."""
-    state, dim, size = layout.state, layout.dim, len(layout.state)
+    state, size, count = layout.state, len(layout.state), layout.noises
     lines = []
-    for k in range(dim):
+    for k in range(count):
         lines += ["for i in range(64):", *("    " + line for line in _normals(layout, k))]
-        lines += [f"    lanes[{layout.normals + j * dim + k}, i] = z{k}_{j}" for j in range(GROUP)]
-    body = [f"{name} = lanes[source_row + {k}, i]" for k, name in enumerate(state)]
+        lines += [
+            f"    lanes[{layout.normals + j * count + k}, i] = z{k}_{j}" for j in range(GROUP)
+        ]
+    # The step itself works on rows known when compiling: rows that depend on j would have to be
+    # checked for overlap, and too many checks stop the vectoriser.
+    now, fresh = layout.gradient, layout.gradient + size
+    body = [f"{name} = lanes[{now + k}, i]" for k, name in enumerate(state)]
     body += _load(layout)[size:]
-    body += [f"({joined(names('g', dim))},) = gradient({joined(state[:dim], parameters)})"]
-    noise = names("z", dim)
-    body += [f"{name} = lanes[noise_row + {k}, i]" for k, name in enumerate(noise)]
-    update = joined(state, names("g", dim), noise, layout.coefficients)
-    body += [f"({joined(state)},) = update({update})"]
-    body += [f"lanes[target_row + {k}, i] = {name}" for k, name in enumerate(state)]
+    noise = names("z", count)
+    body += [f"{name} = lanes[{fresh + k}, i]" for k, name in enumerate(noise)]
+    arguments = joined(state, noise, layout.coefficients, parameters)
+    body.append(f"({joined(state)},) = advance({arguments})")
+    body += [f"lanes[{now + k}, i] = {name}" for k, name in enumerate(state)]
     lines += [
-        "source_row = 0",
+        *_copied(str(now), "0", size),
         "for j in range(4):",
-        f"    target_row = {layout.trail} + j * {size}",
-        f"    noise_row = {layout.normals} + j * {dim}",
+        *("    " + x for x in _copied(str(fresh), f"{layout.normals} + j * {count}", count)),
         "    for i in range(64):",
         *("        " + line for line in body),
-        "    source_row = target_row",
+        *("    " + x for x in _copied(f"{layout.trail} + j * {size}", str(now), size)),
         "for i in range(64):",
     ]
     final = [f"{name} = lanes[{layout.trail + 3 * size + k}, i]" for k, name in enumerate(state)]
@@ -321,8 +331,8 @@ def _batched(layout: Layout, parameters: list[str], batches) -> list[str]:
     body += [f"g0 = lanes[{layout.gradient} + k, i]"]
     body += [f"z0 = lanes[{layout.normals} + j * {dim} + k, i]"] if layout.gaussian else []
     noise = ["z0"] if layout.gaussian else []
-    update = joined(one.state, ["g0"], noise, layout.coefficients)
-    body += [f"({joined(one.state)},) = update({update})"]
+    arguments = joined(one.state, ["g0"], noise, layout.coefficients)
+    body += [f"({joined(one.state)},) = advance({arguments})"]
     body += [f"lanes[target_row + {row}, i] = {name}" for name, row in place.items()]
     lines += [
         "source_row = 0",

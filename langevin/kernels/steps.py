@@ -19,3 +19,28 @@ def momentum_buffer(buffer, gradient, momentum):
 def euler_maruyama(x, gradient, noise, dt, amplitude):
     """``x - dt grad U + amplitude xi``; amplitude = sqrt(2 T dt) (Ito)."""
     return x - dt * gradient + amplitude * noise
+
+
+def heun(x, gradient, predicted, noise, half_dt, amplitude):
+    """``x - (g + g')dt/2 + amplitude xi``, g' at the Euler-Maruyama step with the same xi."""
+    return x - half_dt * (gradient + predicted) + amplitude * noise
+
+
+def leimkuhler_matthews(x, gradient, before, noise, dt, half_amplitude):
+    """``x - dt g + sqrt(2 T dt)(xi_n + xi_n+1)/2`` (Leimkuhler and Matthews 2013)."""
+    return x - dt * gradient + half_amplitude * (before + noise)
+
+
+def kick(v, gradient, dt):
+    """B: ``v - dt g``, unit mass."""
+    return v - dt * gradient
+
+
+def drift(x, v, dt):
+    """A: ``x + dt v``."""
+    return x + dt * v
+
+
+def ornstein_uhlenbeck(v, noise, decay, spread):
+    """O: friction and noise exactly, ``v e^(-gamma dt) + sqrt(T (1 - e^(-2 gamma dt))) xi``."""
+    return decay * v + spread * noise

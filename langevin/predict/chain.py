@@ -12,6 +12,7 @@ from langevin.dynamics import SGD
 from langevin.errors import ParameterError, UnsoundError
 from langevin.predict.common import (
     check_points,
+    discrete_step,
     find_minima,
     is_finite_sum,
     momentum_of,
@@ -206,6 +207,7 @@ def _step_of(surface: Any, dynamics: Any) -> Step:
             f"{who}: solves one dimension, the surface has {surface.dim}. Use predict.quadratic "
             "(exact, any dimension, quadratic surfaces), predict.boltzmann_gibbs, or simulate."
         )
+    discrete_step(who, dynamics)
     single_valued(who, dynamics)
     if momentum_of(dynamics) > 0:
         raise UnsoundError(

@@ -55,6 +55,16 @@ def temperature_of(who: str, surface: Any, dynamics: Any, temperature: float | N
     return value
 
 
+def discrete_step(who: str, dynamics: Any) -> None:
+    """Refuses a dynamics whose discrete step is not SGD's or Euler-Maruyama's."""
+    if isinstance(dynamics, SGD) or getattr(dynamics, "integrator", "") == "euler_maruyama":
+        return
+    raise UnsoundError(
+        f"{who}: knows the step of SGD and of Overdamped with integrator='euler_maruyama', not of "
+        f"{dynamics!r}. Use predict.boltzmann_gibbs for small steps, or simulate."
+    )
+
+
 def momentum_of(dynamics: Any) -> float:
     """The momentum of SGD, 0 for every dynamics that has none."""
     return float(dynamics.momentum) if isinstance(dynamics, SGD) else 0.0

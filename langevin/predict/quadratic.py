@@ -9,7 +9,13 @@ import numpy as np
 
 from langevin.dynamics import SGD
 from langevin.errors import ParameterError, UnsoundError
-from langevin.predict.common import find_minima, is_finite_sum, momentum_of, single_valued
+from langevin.predict.common import (
+    discrete_step,
+    find_minima,
+    is_finite_sum,
+    momentum_of,
+    single_valued,
+)
 from langevin.predict.gaussian import GaussianMixture
 from langevin.predict.moments import BatchNoise, LinearChain, largest_rate
 
@@ -72,6 +78,7 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
         )
     minimum = np.array(find_minima(WHO, surface)[0].position, dtype=float)
     minimum = minimum - np.linalg.solve(hessian, surface.gradient(minimum))
+    discrete_step(WHO, dynamics)
     chain = LinearChain(curvatures, float(dynamics.step_size), momentum_of(dynamics))
     if chain.rate >= chain.bound:
         raise UnsoundError(

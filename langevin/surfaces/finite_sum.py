@@ -268,15 +268,13 @@ class FiniteSum:
         if not self.hessian_is_constant:
             return
         top = float(np.linalg.eigvalsh(self.hessian(np.zeros(self.dim)))[-1])
-        momentum = np.asarray(getattr(dynamics, "momentum", 0.0), dtype=float)
-        step, bound = np.broadcast_arrays(dynamics.step_size * 1.0, 2 * (1 + momentum) / top)
-        lost = np.atleast_1d(step >= bound)
-        if lost.any():
-            r = int(np.argmax(lost))
+        limit = np.atleast_1d(dynamics.curvature_limit)
+        if (limit <= top).any():
+            r = int(np.argmin(limit))
+            step = float(np.broadcast_to(dynamics.step_size, limit.shape)[r])
             raise UnsoundError(
-                f"a step of {np.atleast_1d(step)[r]:g} must diverge: the largest curvature of this "
-                f"least squares is {top:.4g}, which needs a step below "
-                f"{np.atleast_1d(bound)[r]:.4g}. Reduce it."
+                f"a step of {step:g} must diverge: the largest curvature of this least squares is "
+                f"{top:.4g}, which needs a step below {step * limit[r] / top:.4g}. Reduce it."
             )
 
 
