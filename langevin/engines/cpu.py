@@ -286,23 +286,26 @@ def _split(layout: Layout, parameters: list[str], batches) -> list[str]:
         lines += [
             f"    lanes[{layout.normals + j * count + k}, i] = z{k}_{j}" for j in range(GROUP)
         ]
-    # The step itself works on rows known when compiling: rows that depend on j would have to be
-    # checked for overlap, and too many checks stop the vectoriser.
-    now, fresh = layout.gradient, layout.gradient + size
-    body = [f"{name} = lanes[{now + k}, i]" for k, name in enumerate(state)]
+    # The step itself works on rows known when compiling: rows that depend on j have to be checked
+    # for overlap with every row written, and more than 8 checks stop the vectoriser.
+    now, fresh = str(layout.gradient), str(layout.gradient + size)
+    drawn = f"{layout.normals} + j * {count}"
+    direct = size * count <= 4
+    noise_row = drawn if direct else fresh
+    body = [f"{name} = lanes[{now} + {k}, i]" for k, name in enumerate(state)]
     body += _load(layout)[size:]
     noise = names("z", count)
-    body += [f"{name} = lanes[{fresh + k}, i]" for k, name in enumerate(noise)]
+    body += [f"{name} = lanes[{noise_row} + {k}, i]" for k, name in enumerate(noise)]
     arguments = joined(state, noise, layout.coefficients, parameters)
     body.append(f"({joined(state)},) = advance({arguments})")
-    body += [f"lanes[{now + k}, i] = {name}" for k, name in enumerate(state)]
+    body += [f"lanes[{now} + {k}, i] = {name}" for k, name in enumerate(state)]
     lines += [
-        *_copied(str(now), "0", size),
+        *_copied(now, "0", size),
         "for j in range(4):",
-        *("    " + x for x in _copied(str(fresh), f"{layout.normals} + j * {count}", count)),
+        *("    " + line for line in ([] if direct else _copied(fresh, drawn, count))),
         "    for i in range(64):",
         *("        " + line for line in body),
-        *("    " + x for x in _copied(f"{layout.trail} + j * {size}", str(now), size)),
+        *("    " + line for line in _copied(f"{layout.trail} + j * {size}", now, size)),
         "for i in range(64):",
     ]
     final = [f"{name} = lanes[{layout.trail + 3 * size + k}, i]" for k, name in enumerate(state)]
