@@ -1,0 +1,142 @@
+"""What a run is made of: checked arguments, start positions, coefficients, weights of work."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from langevin.checks import real_array
+from langevin.dynamics import SGD, Overdamped, Underdamped
+from langevin.errors import ParameterError, UnsoundError
+from langevin.surfaces.expression import Surface
+from langevin.surfaces.finite_sum import FiniteSum
+from langevin.surfaces.noise import Isotropic
+
+LIMIT = 1e12  # farther than this a replica has escaped
+
+
+def on_data(surface) -> bool:
+    """Whether the surface is a sum over examples, whose mini-batches are its noise."""
+    return hasattr(surface, "n_examples")
+
+
+def with_buffers(starts: np.ndarray, dynamics) -> np.ndarray:
+    """The start state with momentum buffers or velocities, zero, below the positions."""
+    from langevin.engines.source import state_names
+
+    carried = len(state_names(1, dynamics)) > 1
+    return np.concatenate([starts, np.zeros_like(starts)]) if carried else starts
+
+
+def coefficients(surface, dynamics, dtype: np.dtype) -> np.ndarray:
+    """The step's run-time coefficients, (rows, n_replicas) or (rows, 1)."""
+    from langevin.engines.source import coefficient_names
+
+    if isinstance(dynamics, SGD):
+        value = {"learning_rate": dynamics.learning_rate, "momentum": dynamics.momentum}
+        if not on_data(surface):
+            value["noise_scale"] = surface.noise.sigma / np.sqrt(dynamics.batch_size)
+    else:
+        dt = np.asarray(dynamics.dt, dtype=float)
+        amplitude = np.sqrt(2 * np.asarray(dynamics.temperature) * dt)
+        value = {"dt": dt, "half_dt": dt / 2, "amplitude": amplitude}
+        value["half_amplitude"] = amplitude / 2
+    if isinstance(dynamics, Underdamped):
+        share = {letter: dt / dynamics.splitting.count(letter) for letter in "BAO"}
+        decay = np.exp(-np.asarray(dynamics.friction) * share["O"])
+        spread = np.sqrt(np.asarray(dynamics.temperature) * (1 - decay**2))
+        value = {"kick_dt": share["B"], "drift_dt": share["A"], "decay": decay, "spread": spread}
+    names = coefficient_names(dynamics, gaussian=not (on_data(surface) and "momentum" in value))
+    rows = [np.atleast_1d(value[name]) for name in names]
+    return np.ascontiguousarray(np.stack(np.broadcast_arrays(*rows)), dtype=dtype)
+
+
+def check_dynamics(surface, dynamics, n_replicas: int) -> None:
+    """Refuses what cannot be run: wrong types, a surface without noise, arrays of wrong length."""
+    if not isinstance(dynamics, (SGD, Overdamped, Underdamped)):
+        raise ParameterError(
+            f"dynamics={dynamics!r}: give an instance such as langevin.SGD(learning_rate=0.05, "
+            "batch_size=8) or langevin.Overdamped(temperature=0.1, dt=0.01)."
+        )
+    if not isinstance(surface, (Surface, FiniteSum)):
+        raise ParameterError(
+            f"surface={surface!r}: give a langevin.Surface, for example "
+            "langevin.Surface('(x**2 - 1)**2', noise=langevin.Isotropic(1.0))."
+        )
+    if isinstance(dynamics, SGD) and not on_data(surface):
+        if not isinstance(surface.noise, Isotropic):
+            raise ParameterError(
+                "SGD on a formula needs its gradient noise: build the surface with "
+                "noise=langevin.Isotropic(sigma), sigma being one example's standard deviation."
+            )
+    for name in ("learning_rate", "batch_size", "momentum", "temperature", "friction", "dt"):
+        value = getattr(dynamics, name, 0.0)
+        if np.ndim(value) == 1 and len(value) != n_replicas:
+            raise ParameterError(
+                f"{name} has {len(value)} values but n_replicas={n_replicas}: give one number, or "
+                "one per replica."
+            )
+
+
+def start_positions(surface, start, n_replicas, first_replica, dtype):
+    """Start positions (dim, n_replicas)."""
+    dim = surface.dim
+    if start is None:
+        minima = surface.minima()
+        if not minima:
+            raise UnsoundError(
+                f"{surface!r} has no known minimum to start from. Give start=, a point of shape "
+                f"({dim},), or one per replica."
+            )
+        turn = np.arange(first_replica, first_replica + len(minima)) % len(minima)
+        points = np.array([minima[k].position for k in turn], dtype=dtype)
+        return repeated(points.T, n_replicas)
+    points = real_array("start", start, f"needed: a point ({dim},), or ({n_replicas}, {dim})")
+    if dim == 1 and points.ndim == 0:
+        points = points.reshape(1)
+    if points.shape not in ((dim,), (n_replicas, dim)):
+        raise ParameterError(
+            f"start has shape {points.shape}; needed: ({dim},) for all replicas, or "
+            f"({n_replicas}, {dim}), one point each."
+        )
+    if not (np.abs(points) < LIMIT).all():
+        raise ParameterError(
+            f"start holds NaN, infinity or values beyond {LIMIT:g}, where a replica counts as "
+            "escaped; give finite positions."
+        )
+    full = np.broadcast_to(points, (n_replicas, dim))
+    return np.array(full.T, dtype=dtype, order="C")
+
+
+def repeated(columns: np.ndarray, n: int) -> np.ndarray:
+    """(rows, m) columns over and over, to (rows, n)."""
+    result = np.empty((len(columns), n), columns.dtype)
+    for k in range(columns.shape[1]):
+        result[:, k :: columns.shape[1]] = columns[:, k : k + 1]
+    return result
+
+
+def start_basins(surface, start, starts: np.ndarray, first_replica: int) -> np.ndarray:
+    """The basin each replica begins in, (n_replicas,) int16."""
+    n = starts.shape[1]
+    if start is None:
+        count = len(surface.minima())
+        turn = ((np.arange(count) + first_replica) % count).astype(np.int16)
+        return repeated(turn[None], n)[0]
+    return surface.basins().label(starts.T.astype(float)).astype(np.int16)
+
+
+def warmest(surface, dynamics) -> float | None:
+    """The highest temperature among the replicas, None where the dynamics has none."""
+    try:
+        return float(np.max(dynamics.effective_temperature(surface)))
+    except UnsoundError:
+        return None
+
+
+def work(surface, dynamics) -> float:
+    """Work of a step relative to a one-dimensional well, from the experiment alone."""
+    from langevin.engines import batches, source
+
+    if on_data(surface):
+        return batches.Batches(surface, dynamics).weight
+    return max(1.0, (source.operations(surface.gradient_source()) + 20 * surface.dim) / 40)
