@@ -1,6 +1,6 @@
 """langevin: where SGD ends up, and how learning rate, batch size and noise decide it."""
 
-from langevin import errors, plot, predict, surfaces
+from langevin import errors, plot, predict, schedules, surfaces
 from langevin.analysis.compare import compare
 from langevin.dynamics import SGD, Overdamped, Underdamped
 from langevin.observe import Histogram, Moments, Occupation
@@ -8,26 +8,34 @@ from langevin.result import Estimate, Result
 from langevin.simulate import simulate
 from langevin.surfaces.expression import Surface
 from langevin.surfaces.finite_sum import FiniteSum
-from langevin.surfaces.noise import Isotropic
+from langevin.surfaces.noise import AlphaStable, Anisotropic, Isotropic, StudentT
+from langevin.surfaces.state_noise import LabelNoise, Multiplicative, StateDependent
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "AlphaStable",
+    "Anisotropic",
     "Estimate",
     "FiniteSum",
     "Histogram",
     "Isotropic",
+    "LabelNoise",
     "Moments",
+    "Multiplicative",
     "Occupation",
     "Overdamped",
     "Result",
+    "StateDependent",
+    "StudentT",
     "Surface",
     "Underdamped",
     "compare",
     "errors",
     "plot",
     "predict",
+    "schedules",
     "simulate",
     "surfaces",
 ]

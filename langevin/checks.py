@@ -44,3 +44,29 @@ def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if not (isinstance(value, str) and value in allowed):
         raise ParameterError(f"{name}={value!r}: choose one of {', '.join(allowed)}.")
     return value
+
+
+def per_replica(owner: str, name: str, value: Any, *, low: float, closed: bool = False) -> None:
+    """Checks that ``value``, a number or one per replica, is finite and above ``low``."""
+    values = real_array(
+        f"{owner}: {name}", value, "needs a number, or an array with one number per replica"
+    )
+    if values.ndim > 1 or values.size == 0:
+        raise ParameterError(
+            f"{owner}({name}=...): shape {values.shape} given; needs a number or (n_replicas,)."
+        )
+    good = np.isfinite(values) & ((values >= low) if closed else (values > low))
+    if not good.all():
+        bad = values[~good].flat[0]
+        raise ParameterError(
+            f"{owner}({name}={bad!r}): must be finite and {'>=' if closed else '>'} {low:g}."
+        )
+
+
+def frozen(value: Any) -> Any:
+    """Arrays become read-only copies, so that what holds them stays as it was checked."""
+    if np.ndim(value) == 0:
+        return value
+    copy = np.array(value, dtype=float)
+    copy.setflags(write=False)
+    return copy

@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from langevin.checks import one_of, real_array
+from langevin.checks import frozen, one_of, per_replica, real_array
 from langevin.errors import ParameterError, UnsoundError
+from langevin.schedules import Schedule
 from langevin.surfaces.noise import Isotropic
 
-SAMPLING = ("with_replacement", "without_replacement")
-INTEGRATORS = ("euler_maruyama", "heun", "leimkuhler_matthews")
-
-
-def _check(owner: str, name: str, value: Any, *, low: float, closed: bool = False) -> None:
-    """Every element of ``value`` (a number or one per replica) is finite and above ``low``."""
-    values = real_array(
-        f"{owner}: {name}", value, "needs a number, or an array with one number per replica"
-    )
-    if values.ndim > 1 or values.size == 0:
-        raise ParameterError(
-            f"{owner}({name}=...): shape {values.shape} given; needs a number or (n_replicas,)."
-        )
-    good = np.isfinite(values) & ((values >= low) if closed else (values > low))
-    if not good.all():
-        bad = values[~good].flat[0]
-        raise ParameterError(
-            f"{owner}({name}={bad!r}): must be finite and {'>=' if closed else '>'} {low:g}."
-        )
-
-
-def _frozen(value: Any) -> Any:
-    """Arrays become read-only copies, so that a frozen dynamics stays frozen."""
-    if np.ndim(value) == 0:
-        return value
-    copy = np.array(value, dtype=float)
-    copy.setflags(write=False)
-    return copy
+SAMPLING = ("with_replacement", "without_replacement", "epoch_shuffle")
+INTEGRATORS = ("euler_maruyama", "heun", "leimkuhler_matthews", "exact")
 
 
 @dataclass(frozen=True, eq=False)
 class SGD:
     """Stochastic gradient descent, ``theta <- theta - eta (grad L + C**(1/2) xi / sqrt(S))``.
 
-    On a formula the gradient noise is Gaussian with covariance ``C(theta)/S``; on a FiniteSum the
-    gradient is that of a real mini-batch of S examples. ``learning_rate`` (eta) and ``batch_size``
-    (S) may be arrays of shape (n_replicas,), so that one run is a whole sweep. On formulas a
-    real-valued S is allowed.
+    On a formula the gradient noise has covariance ``C(theta)/S``; on a FiniteSum the gradient is
+    that of a real mini-batch of S examples, drawn ``with_replacement``, ``without_replacement``
+    (afresh at every step) or by ``epoch_shuffle`` (the data in a new random order every epoch; its
+    short last batch is dropped unless ``drop_last=False``). Momentum m, ``nesterov`` and
+    ``weight_decay`` lambda are PyTorch's::
 
-    Time is counted in steps. Source: Jastrzebski et al. 2017, Eq. 1.
+        g <- gradient + lambda theta;  buf <- m buf + g
+        theta <- theta - eta buf,  or with nesterov  theta <- theta - eta (g + m buf)
+
+    ``learning_rate`` (eta), ``batch_size`` (S), ``momentum`` and ``weight_decay`` may be arrays of
+    shape (n_replicas,), so that one run is a whole sweep; the first two may also be schedules, see
+    `langevin.schedules`. On formulas a real-valued S is allowed. The basins that observers count
+    are those of the loss without the weight decay.
+
+    Time is counted in steps. Source: Jastrzebski et al. 2017, Eq. 1; torch.optim.SGD.
     Raises ParameterError for values outside their range.
     """
 
@@ -58,42 +43,89 @@ class SGD:
     batch_size: Any = 1.0
     momentum: Any = 0.0
     sampling: str = "with_replacement"
+    nesterov: bool = False
+    weight_decay: Any = 0.0
+    drop_last: bool = True
 
     def __post_init__(self):
-        _check("SGD", "learning_rate", self.learning_rate, low=0.0)
-        _check("SGD", "batch_size", self.batch_size, low=0.0)
-        _check("SGD", "momentum", self.momentum, low=0.0, closed=True)
+        for name in ("learning_rate", "batch_size"):
+            if not isinstance(getattr(self, name), Schedule):
+                per_replica("SGD", name, getattr(self, name), low=0.0)
+        per_replica("SGD", "momentum", self.momentum, low=0.0, closed=True)
+        per_replica("SGD", "weight_decay", self.weight_decay, low=0.0, closed=True)
         if np.any(np.asarray(self.momentum) >= 1):
             raise ParameterError(
                 "SGD(momentum=...): must be below 1, or the velocity never decays."
             )
         one_of("SGD: sampling", self.sampling, SAMPLING)
-        for name in ("learning_rate", "batch_size", "momentum"):
-            object.__setattr__(self, name, _frozen(getattr(self, name)))
+        for name in ("nesterov", "drop_last"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ParameterError(f"SGD({name}={getattr(self, name)!r}): needs True or False.")
+        if self.nesterov and not np.all(np.asarray(self.momentum) > 0):
+            raise ParameterError(
+                "SGD(nesterov=True): needs a momentum above 0, as in torch.optim.SGD."
+            )
+        for name in ("learning_rate", "batch_size", "momentum", "weight_decay"):
+            if not isinstance(getattr(self, name), Schedule):
+                object.__setattr__(self, name, frozen(getattr(self, name)))
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the learning rate or the batch size changes from step to step."""
+        return isinstance(self.learning_rate, Schedule) or isinstance(self.batch_size, Schedule)
+
+    def at(self, step: int) -> SGD:
+        """This SGD with the learning rate and batch size of one step (0 is the first)."""
+        given = {name: getattr(self, name) for name in ("learning_rate", "batch_size")}
+        now = {k: v.at(step) if isinstance(v, Schedule) else v for k, v in given.items()}
+        return replace(self, **now)
+
+    def _unscheduled(self) -> None:
+        if self.is_scheduled:
+            raise UnsoundError(
+                "this SGD follows a schedule, so it has no single learning rate, temperature or "
+                "stationary law. Take the dynamics of one step: dynamics.at(step)."
+            )
 
     @property
     def step_size(self) -> Any:
-        """The time that one step stands for: eta."""
+        """The time that one step stands for: eta. UnsoundError under a schedule."""
+        self._unscheduled()
         return self.learning_rate
 
     @property
     def curvature_limit(self) -> Any:
-        """The curvature above which a minimum is unstable: ``2 (1 + m) / eta``."""
-        return 2 * (1 + np.asarray(self.momentum, dtype=float)) / np.asarray(self.learning_rate)
+        """The curvature above which a minimum is unstable, the penalty's part taken off.
+
+        ``2 (1 + m)/eta``; with Nesterov's step ``2 (1 + m)/(eta (1 + 2 m))``.
+        """
+        self._unscheduled()
+        m = np.asarray(self.momentum, dtype=float)
+        reach = 1 + 2 * m if self.nesterov else 1.0
+        limit = 2 * (1 + m) / (reach * np.asarray(self.learning_rate))
+        return limit - np.asarray(self.weight_decay)
 
     def sampling_factor(self, surface) -> Any:
         """1, or ``(N - S)/(N - 1)`` for mini-batches drawn without replacement from N examples."""
         n = getattr(surface, "n_examples", None)
-        if n is None or self.sampling != "without_replacement":
+        if n is None or self.sampling == "with_replacement":
             return 1.0
+        if self.sampling == "epoch_shuffle":
+            raise UnsoundError(
+                "the mini-batches of an epoch are anti-correlated: no factor on the noise of one "
+                "step describes them. Simulate, or use sampling='without_replacement'."
+            )
         return (n - np.asarray(self.batch_size)) / (n - 1) if n > 1 else 0.0
 
     def temperature(self, surface) -> Any:
         """``T = eta sigma**2 / (2 S (1 - m))``, for isotropic gradient noise.
 
-        The density of small-step SGD is then ``exp(-L/T)`` (Jastrzebski et al. 2017, Theorem 1).
-        Raises UnsoundError where the gradient noise is not isotropic: there is no temperature.
+        The density of small-step SGD is then ``exp(-L/T)`` (Jastrzebski et al. 2017, Theorem 1),
+        L including the penalty of a weight decay.
+        Raises UnsoundError where the gradient noise is not isotropic, or under a schedule: there
+        is no single temperature.
         """
+        self._unscheduled()
         noise = getattr(surface, "noise", None)
         if not isinstance(noise, Isotropic):
             raise UnsoundError(
@@ -116,8 +148,9 @@ class SGD:
         the gradient of the *mean* cost, so it is eta here. Source: Smith & Le 2017, section 4 and
         appendix D. A scalar, or one value per replica.
         """
+        self._unscheduled()
         ratio = n_examples / np.asarray(self.batch_size)
-        if self.sampling == "without_replacement":
+        if self.sampling != "with_replacement":
             ratio = ratio - 1
         result = np.asarray(self.learning_rate) * ratio / (1 - np.asarray(self.momentum))
         return float(result) if np.ndim(result) == 0 else result
@@ -131,8 +164,12 @@ class Overdamped:
     SGD with ``eta = dt`` and ``eta sigma**2/(2 S) = T``. ``heun``: the mean of the slopes before
     and after an Euler step with the same noise, weak order 2. ``leimkuhler_matthews``:
     ``x <- x - dt grad U + sqrt(2 T dt) (xi_n + xi_n+1)/2``, whose stationary law is of order 2 and
-    exact on quadratics (Leimkuhler and Matthews 2013). ``temperature`` and ``dt`` may be arrays of
-    shape (n_replicas,). Time is in units of dt. Raises ParameterError for values out of range.
+    exact on quadratics (Leimkuhler and Matthews 2013). ``exact``: on a quadratic surface only, the
+    Ornstein-Uhlenbeck transition itself, ``x - x* <- exp(-H dt)(x - x*) + N(0, T H^-1 (1 -
+    exp(-2 H dt)))``, without a step error and stable at any dt.
+
+    ``temperature`` and ``dt`` may be arrays of shape (n_replicas,), dt of ``exact`` excepted. Time
+    is in units of dt. Raises ParameterError for values out of range.
     """
 
     temperature: Any
@@ -140,11 +177,16 @@ class Overdamped:
     integrator: str = "euler_maruyama"
 
     def __post_init__(self):
-        _check("Overdamped", "temperature", self.temperature, low=0.0, closed=True)
-        _check("Overdamped", "dt", self.dt, low=0.0)
+        per_replica("Overdamped", "temperature", self.temperature, low=0.0, closed=True)
+        per_replica("Overdamped", "dt", self.dt, low=0.0)
         one_of("Overdamped: integrator", self.integrator, INTEGRATORS)
-        object.__setattr__(self, "temperature", _frozen(self.temperature))
-        object.__setattr__(self, "dt", _frozen(self.dt))
+        if self.integrator == "exact" and np.ndim(self.dt):
+            raise ParameterError(
+                "Overdamped(integrator='exact'): dt must be one number, since the step is a matrix "
+                "shared by all replicas; temperature may still be an array."
+            )
+        object.__setattr__(self, "temperature", frozen(self.temperature))
+        object.__setattr__(self, "dt", frozen(self.dt))
 
     @property
     def step_size(self) -> Any:
@@ -153,8 +195,8 @@ class Overdamped:
 
     @property
     def curvature_limit(self) -> Any:
-        """The curvature above which a minimum is unstable: 2/dt."""
-        return 2 / np.asarray(self.dt, dtype=float)
+        """The curvature above which a minimum is unstable: 2/dt, infinite for the exact step."""
+        return (math.inf if self.integrator == "exact" else 2) / np.asarray(self.dt, dtype=float)
 
     def effective_temperature(self, surface) -> Any:
         """The temperature given, whatever the surface."""
@@ -165,8 +207,9 @@ class Overdamped:
 class Underdamped:
     """Langevin dynamics with momentum and friction gamma.
 
-    ``dx = v dt, dv = -grad U dt - gamma v dt + sqrt(2 gamma T) dW`` (Ito), unit mass; the
-    stationary density of x is ``exp(-U/T)``. ``splitting`` is any string over B (kick by the
+    ``dx = v dt, M dv = -grad U dt - gamma M v dt + sqrt(2 gamma M T) dW`` (Ito); the stationary
+    density of x is ``exp(-U/T)``, that of the velocity N(0, T/M). ``masses`` (M): 1, another
+    number, or one per coordinate. ``splitting`` is any string over B (kick by the
     gradient), A (drift) and O (friction and noise, exactly), each letter taking its equal share of
     ``dt``: BAOAB, OBABO, ABOBA, BAOA... (Leimkuhler and Matthews 2013). On a quadratic BAOAB has
     the exact variance of x at any stable dt. Replicas start at rest.
@@ -179,11 +222,19 @@ class Underdamped:
     friction: Any
     dt: Any
     splitting: str = "BAOAB"
+    masses: Any = 1.0
 
     def __post_init__(self):
-        _check("Underdamped", "temperature", self.temperature, low=0.0, closed=True)
-        _check("Underdamped", "friction", self.friction, low=0.0, closed=True)
-        _check("Underdamped", "dt", self.dt, low=0.0)
+        per_replica("Underdamped", "temperature", self.temperature, low=0.0, closed=True)
+        per_replica("Underdamped", "friction", self.friction, low=0.0, closed=True)
+        per_replica("Underdamped", "dt", self.dt, low=0.0)
+        masses = real_array("masses", self.masses, "needs a number, or one number per coordinate")
+        if masses.ndim > 1 or not ((masses > 0) & np.isfinite(masses)).all() or not masses.size:
+            raise ParameterError(
+                f"Underdamped(masses={self.masses!r}): needs finite masses above 0, one number or "
+                "one per coordinate."
+            )
+        object.__setattr__(self, "masses", frozen(self.masses))
         letters = self.splitting
         good = isinstance(letters, str) and set(letters) == {"A", "B", "O"} and len(letters) <= 12
         if not good:
@@ -192,7 +243,7 @@ class Underdamped:
                 "and O (friction and noise), each at least once, such as 'BAOAB'."
             )
         for name in ("temperature", "friction", "dt"):
-            object.__setattr__(self, name, _frozen(getattr(self, name)))
+            object.__setattr__(self, name, frozen(getattr(self, name)))
 
     @property
     def step_size(self) -> Any:
@@ -201,8 +252,8 @@ class Underdamped:
 
     @property
     def curvature_limit(self) -> Any:
-        """The curvature above which a minimum is unstable, that of leapfrog: 4/dt**2."""
-        return 4 / np.asarray(self.dt, dtype=float) ** 2
+        """The curvature above which a minimum must be unstable: 4 max(M)/dt**2, leapfrog's."""
+        return 4 * np.max(self.masses) / np.asarray(self.dt, dtype=float) ** 2
 
     def effective_temperature(self, surface) -> Any:
         """The temperature given, whatever the surface."""

@@ -7,9 +7,9 @@ import numpy as np
 from langevin.checks import real_array
 from langevin.dynamics import SGD, Overdamped, Underdamped
 from langevin.errors import ParameterError, UnsoundError
+from langevin.schedules import Schedule
 from langevin.surfaces.expression import Surface
 from langevin.surfaces.finite_sum import FiniteSum
-from langevin.surfaces.noise import Isotropic
 
 LIMIT = 1e12  # farther than this a replica has escaped
 
@@ -19,35 +19,61 @@ def on_data(surface) -> bool:
     return hasattr(surface, "n_examples")
 
 
-def with_buffers(starts: np.ndarray, dynamics) -> np.ndarray:
-    """The start state with momentum buffers or velocities, zero, below the positions."""
-    from langevin.engines.source import state_names
+def with_buffers(surface, starts: np.ndarray, dynamics) -> np.ndarray:
+    """The start state: positions, then buffers or velocities, zero, then a carried gradient."""
+    from langevin.engines.source import Step, carries_gradient
 
-    carried = len(state_names(1, dynamics)) > 1
-    return np.concatenate([starts, np.zeros_like(starts)]) if carried else starts
+    rows = len(Step(1, dynamics).state)
+    if rows == 1:
+        return starts
+    dim, n = starts.shape
+    state = np.zeros((rows * dim, n), starts.dtype)
+    state[:dim] = starts
+    if carries_gradient(dynamics):
+        for begin in range(0, n, 2**16):
+            part = slice(begin, begin + 2**16)
+            state[2 * dim :, part] = surface.gradient(starts[:, part].T.astype(float)).T
+    return state
 
 
 def coefficients(surface, dynamics, dtype: np.dtype) -> np.ndarray:
     """The step's run-time coefficients, (rows, n_replicas) or (rows, 1)."""
-    from langevin.engines.source import coefficient_names
+    from langevin.engines.source import Step, step_of
 
     if isinstance(dynamics, SGD):
-        value = {"learning_rate": dynamics.learning_rate, "momentum": dynamics.momentum}
+        rate, size = (
+            np.asarray(v.base if isinstance(v, Schedule) else v, dtype=float)
+            for v in (dynamics.learning_rate, dynamics.batch_size)
+        )
+        value = {"learning_rate": rate, "drift_scale": rate / (2 * size)}
+        value |= {"momentum": dynamics.momentum, "weight_decay": dynamics.weight_decay}
         if not on_data(surface):
-            value["noise_scale"] = surface.noise.sigma / np.sqrt(dynamics.batch_size)
+            value["noise_scale"] = surface.noise.sigma * size**-surface.noise.batch_power
     else:
         dt = np.asarray(dynamics.dt, dtype=float)
         amplitude = np.sqrt(2 * np.asarray(dynamics.temperature) * dt)
         value = {"dt": dt, "half_dt": dt / 2, "amplitude": amplitude}
         value["half_amplitude"] = amplitude / 2
+        value["root_temperature"] = np.sqrt(dynamics.temperature)
     if isinstance(dynamics, Underdamped):
         share = {letter: dt / dynamics.splitting.count(letter) for letter in "BAO"}
         decay = np.exp(-np.asarray(dynamics.friction) * share["O"])
         spread = np.sqrt(np.asarray(dynamics.temperature) * (1 - decay**2))
         value = {"kick_dt": share["B"], "drift_dt": share["A"], "decay": decay, "spread": spread}
-    names = coefficient_names(dynamics, gaussian=not (on_data(surface) and "momentum" in value))
+    if on_data(surface):
+        names = Step(surface.dim, dynamics, not isinstance(dynamics, SGD)).coefficients
+    else:
+        names = step_of(surface, dynamics).coefficients
     rows = [np.atleast_1d(value[name]) for name in names]
     return np.ascontiguousarray(np.stack(np.broadcast_arrays(*rows)), dtype=dtype)
+
+
+def run_constants(surface, dynamics) -> list[float]:
+    """The kernel's run-time numbers: the surface's parameters, then those of the step."""
+    from langevin.engines.source import constants
+
+    own = [] if on_data(surface) else constants(surface, dynamics)
+    return [*surface.parameters.values(), *own]
 
 
 def check_dynamics(surface, dynamics, n_replicas: int) -> None:
@@ -63,18 +89,49 @@ def check_dynamics(surface, dynamics, n_replicas: int) -> None:
             "langevin.Surface('(x**2 - 1)**2', noise=langevin.Isotropic(1.0))."
         )
     if isinstance(dynamics, SGD) and not on_data(surface):
-        if not isinstance(surface.noise, Isotropic):
+        if surface.noise is None:
             raise ParameterError(
                 "SGD on a formula needs its gradient noise: build the surface with "
                 "noise=langevin.Isotropic(sigma), sigma being one example's standard deviation."
             )
-    for name in ("learning_rate", "batch_size", "momentum", "temperature", "friction", "dt"):
+        if dynamics.sampling == "epoch_shuffle":
+            raise ParameterError(
+                "sampling='epoch_shuffle' shuffles examples, and a formula has none. Give a "
+                "FiniteSum, or leave sampling='with_replacement'."
+            )
+        surface.noise.check(surface)
+    if isinstance(dynamics, Underdamped) and np.ndim(dynamics.masses):
+        if len(dynamics.masses) != surface.dim:
+            raise ParameterError(
+                f"Underdamped has {len(dynamics.masses)} masses and the surface {surface.dim} "
+                "coordinates: give one mass for each, or one number."
+            )
+    if getattr(dynamics, "integrator", "") == "exact":
+        _check_exact(surface, dynamics)
+    names = ("learning_rate", "batch_size", "momentum", "weight_decay")
+    for name in (*names, "temperature", "friction", "dt"):
         value = getattr(dynamics, name, 0.0)
+        value = value.base if isinstance(value, Schedule) else value
         if np.ndim(value) == 1 and len(value) != n_replicas:
             raise ParameterError(
                 f"{name} has {len(value)} values but n_replicas={n_replicas}: give one number, or "
                 "one per replica."
             )
+
+
+def _check_exact(surface, dynamics) -> None:
+    """The exact transition exists on a formula with one constant, positive definite Hessian."""
+    if on_data(surface) or not surface.hessian_is_constant:
+        raise UnsoundError(
+            f"Overdamped(integrator='exact') knows the transition of a quadratic formula only, and "
+            f"{surface.name!r} is none. Use integrator='leimkuhler_matthews' or 'heun'."
+        )
+    curvatures = np.linalg.eigvalsh(np.atleast_2d(surface.hessian(np.zeros(surface.dim))))
+    if curvatures[0] <= 1e-12 * abs(curvatures[-1]):
+        raise UnsoundError(
+            f"Overdamped(integrator='exact'): the surface has the curvature {curvatures[0]:.3g} "
+            "along one direction, so nothing holds a replica there. Give a positive definite one."
+        )
 
 
 def start_positions(surface, start, n_replicas, first_replica, dtype):
@@ -125,12 +182,24 @@ def start_basins(surface, start, starts: np.ndarray, first_replica: int) -> np.n
     return surface.basins().label(starts.T.astype(float)).astype(np.int16)
 
 
-def warmest(surface, dynamics) -> float | None:
+def warmest(surface, dynamics, n_steps: int) -> float | None:
     """The highest temperature among the replicas, None where the dynamics has none."""
     try:
+        if getattr(dynamics, "is_scheduled", False):
+            dynamics = dynamics.at(_noisiest_step(dynamics, n_steps))
         return float(np.max(dynamics.effective_temperature(surface)))
     except UnsoundError:
         return None
+
+
+def _noisiest_step(dynamics, n_steps: int) -> int:
+    """The step of the largest eta/S, among up to 10,000 looked at."""
+    steps = np.unique(np.linspace(0, n_steps - 1, 10_000).astype(np.int64))
+    rate, size = (
+        v.factors(steps) if isinstance(v, Schedule) else np.ones(len(steps))
+        for v in (dynamics.learning_rate, dynamics.batch_size)
+    )
+    return int(steps[np.argmax(rate / size)])
 
 
 def work(surface, dynamics) -> float:

@@ -17,6 +17,7 @@ from langevin.preparation import (
     check_dynamics,
     coefficients,
     on_data,
+    run_constants,
     start_basins,
     start_positions,
     warmest,
@@ -71,7 +72,7 @@ def simulate(
     if device != "cpu":
         raise UnavailableError(f"device={device!r}: this version runs on device='cpu' only.")
     check_dynamics(surface, dynamics, n_replicas)
-    check_stability(surface, dynamics)
+    check_stability(surface, dynamics, n_steps)
     if on_data(surface) and n_steps > 2**32 - 4:
         raise ParameterError(f"n_steps={n_steps}: on data a run has at most 2**32 - 4 steps.")
 
@@ -83,6 +84,7 @@ def simulate(
         origins = start_basins(surface, start, starts, first_replica)
     from langevin.engines import cpu
     from langevin.engines.batches import Batches
+    from langevin.engines.windows import Schedules
 
     run = observers_module.Run(
         surface=surface,
@@ -92,7 +94,7 @@ def simulate(
         dtype=kind,
         n_tasks=cpu.n_tasks(n_replicas),
         origins=origins,
-        temperature=warmest(surface, dynamics),
+        temperature=warmest(surface, dynamics, n_steps),
         start=starts.T,
     )
     bound = [observers_module.bind(observer, run) for observer in observe]
@@ -102,14 +104,15 @@ def simulate(
             f"two observers are named {sorted(repeated)}: give each its own name=."
         )
     state = cpu.State(
-        positions=with_buffers(starts, dynamics),
+        positions=with_buffers(surface, starts, dynamics),
         coefficients=coefficients(surface, dynamics, kind),
-        parameters=np.array(list(surface.parameters.values()), dtype=kind),
+        parameters=np.array(run_constants(surface, dynamics), dtype=kind),
         fate=np.full(n_replicas, -1, np.int32),
         key=(seed & 0xFFFFFFFF, seed >> 32),
         limit=LIMIT,
         first_replica=first_replica,
         extra=Batches(surface, dynamics).values(kind) if on_data(surface) else (),
+        schedule=Schedules(surface, dynamics),
     )
     engine = cpu.Engine(surface, dynamics, bound, dtype)
     began = time.perf_counter()
@@ -156,7 +159,7 @@ def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed
 
     dim = surface.dim
     positions = state.positions[:dim].T
-    velocities = state.positions[dim:].T if has_momentum(dynamics) else None
+    velocities = state.positions[dim : 2 * dim].T if has_momentum(dynamics) else None
     observed = {}
     for observer in bound:
         try:

@@ -8,14 +8,21 @@ import numpy as np
 
 from langevin.dynamics import SGD, Underdamped
 from langevin.errors import LangevinError, StabilityWarning, UnsoundError
+from langevin.schedules import Schedule
 
 
-def check_stability(surface, dynamics) -> None:
+def check_stability(surface, dynamics, n_steps: int) -> None:
     """Refuses a step that must diverge; warns where only some minima are unstable.
 
     Gradient descent is stable at a minimum iff ``eta lambda_max < 2 (1 + m)``. Minima are looked
-    at where they are known; divergence elsewhere is caught while running.
+    at where they are known; divergence elsewhere is caught while running. Of a schedule the
+    smallest learning rate must be stable somewhere: an unstable phase may be survived.
     """
+    if isinstance(getattr(dynamics, "learning_rate", None), Schedule):
+        steps = np.unique(np.linspace(0, n_steps - 1, 10_000).astype(np.int64))
+        dynamics = dynamics.at(int(steps[np.argmin(dynamics.learning_rate.factors(steps))]))
+    elif getattr(dynamics, "is_scheduled", False):
+        dynamics = dynamics.at(0)
     if hasattr(surface, "check_stability"):
         surface.check_stability(dynamics)
         return

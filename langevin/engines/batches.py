@@ -2,7 +2,7 @@
 
 For each step a block of 64 replicas draws 64 indices at a time, gathers features, and adds up
 ``slope * features``. No replica keeps a list of its examples: the indices of a step are drawn, or
-permuted, from its counter.
+permuted, from its counter; those of an epoch are a stretch of the epoch's own permutation.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import numpy as np
 
 from langevin.dynamics import SGD
 from langevin.engines.source import joined, names
+from langevin.engines.windows import EPOCH, OFFSET, SIZE
 from langevin.errors import ParameterError
 from langevin.kernels.purposes import Purpose
+from langevin.schedules import Schedule
 
 
 class Batches:
@@ -29,21 +31,25 @@ class Batches:
             )
         self.surface, self.dynamics = surface, dynamics
         self.stochastic = isinstance(dynamics, SGD)
-        self.permuted = self.stochastic and dynamics.sampling == "without_replacement"
-        per_step = np.max(dynamics.batch_size) if self.stochastic else surface.n_examples
+        self.permuted = self.stochastic and dynamics.sampling != "with_replacement"
+        self.shuffled = self.stochastic and dynamics.sampling == "epoch_shuffle"
+        self.scheduled = self.stochastic and isinstance(dynamics.batch_size, Schedule)
+        given = dynamics.batch_size if self.stochastic else surface.n_examples
+        per_step = np.max(given.base if self.scheduled else given)
         self.weight = float(per_step) * (surface.dim + 8)
-        self.arguments = ["features", "columns", "sizes", "largest", "l2"]
+        self.arguments = ["features", "columns", "sizes", "l2"]
         self.arguments += ["rows", "columns_of_permutation", "rounds"] if self.permuted else []
 
     def values(self, dtype: np.dtype) -> tuple:
         """The arguments' values."""
         surface, n = self.surface, self.surface.n_examples
-        sizes = _sizes(self.dynamics, n) if self.stochastic else np.array([n], np.int32)
+        sizes = np.array([n], np.int32)
+        if self.stochastic and not self.scheduled:
+            sizes = _sizes(self.dynamics, n)
         common = (
             surface.features.astype(dtype),
             surface.columns.astype(dtype),
             sizes,
-            np.int64(sizes.max()),
             dtype.type(surface.l2),
         )
         if not self.permuted:
@@ -66,19 +72,53 @@ class Batches:
             f"inputs = np.empty(({max(1, self.surface.features.shape[1])}, 64), real)",
             "share = np.empty(64, real)",
             "size = np.empty(64, np.int32)",
+            "full_size = np.empty(64, np.int32)",
+            "per_epoch = np.empty(64, np.int64)",
+            "taken = np.empty(64, np.int64)",
+            "epoch = np.empty(64, np.int64)",
             "index = np.empty(64, np.int64)",
             "lefts = np.empty(64, np.uint32)",
             "rights = np.empty(64, np.uint32)",
             "draw = np.empty((4, 64), np.uint32)",
-            f"n_examples = np.uint32({self.surface.n_examples})",
+            f"n_examples = np.int64({self.surface.n_examples})",
         ]
 
     @property
     def block(self) -> list[str]:
-        """Lines at the head of a block: each lane's batch size."""
+        """Lines at the head of a block: each lane's batch size, and batches in an epoch."""
+        whole = "n_examples // full_size[i]"
+        if self.stochastic and not self.dynamics.drop_last:
+            whole = "(n_examples + full_size[i] - 1) // full_size[i]"
+        return [
+            "largest = 0",
+            "for i in range(64):",
+            "    full_size[i] = sizes[start + min(i, valid - 1) if sizes.size > 1 else 0]",
+            "    size[i] = full_size[i]",
+            "    share[i] = real(1) / real(size[i])",
+            "    largest = max(largest, size[i])",
+            "    taken[i] = 0",
+            f"    per_epoch[i] = {whole}",
+        ]
+
+    def _batch_of_step(self) -> list[str]:
+        """Lines that find size, epoch and place of this step's batch, where they change."""
+        place = "4 * (group - group_begin) + j"
+        if self.scheduled:
+            return [
+                f"largest = np.int32(schedule[{SIZE}, {place}])",
+                "for i in range(64):",
+                "    size[i] = largest",
+                "    share[i] = real(1) / real(largest)",
+                f"    epoch[i] = np.int64(schedule[{EPOCH}, {place}])",
+                f"    taken[i] = np.int64(schedule[{OFFSET}, {place}])",
+            ]
+        if not self.shuffled:
+            return []
         return [
             "for i in range(64):",
-            "    size[i] = sizes[start + min(i, valid - 1) if sizes.size > 1 else 0]",
+            "    epoch[i] = (4 * group + j) // per_epoch[i]",
+            "    taken[i] = (4 * group + j - epoch[i] * per_epoch[i]) * full_size[i]",
+            "    size[i] = min(np.int64(full_size[i]), n_examples - taken[i])",
             "    share[i] = real(1) / real(size[i])",
         ]
 
@@ -90,6 +130,7 @@ class Batches:
             "    for i in range(64):",
             f"        lanes[{layout.gradient} + k, i] = l2 * lanes[source_row + k, i]",
         ]
+        lines += self._batch_of_step()
         lines += self._keys() if self.permuted else []
         lines += ["for b in range(largest):"]
         indices = self._permuted() if self.permuted else self._drawn()
@@ -98,7 +139,10 @@ class Batches:
         return lines + ["    " + line for line in indices + self._example(layout)]
 
     def _keys(self) -> list[str]:
-        counter = f"np.uint64(4 * group + j), np.uint64(0), np.uint64({int(Purpose.PERMUTATION)})"
+        purpose, number = Purpose.PERMUTATION, "4 * group + j"
+        if self.shuffled:
+            purpose, number = Purpose.SHUFFLE, "epoch[i]"
+        counter = f"np.uint64({number}), np.uint64(0), np.uint64({int(purpose)})"
         return [
             "for i in range(64):",
             f"    w0, w1, w2, w3 = philox(ids[i], {counter}, key0, key1)",
@@ -113,8 +157,9 @@ class Batches:
         number = "np.int64(left) * np.int64(columns_of_permutation) + np.int64(right)"
         return [
             "for i in range(64):",
-            "    lefts[i] = np.uint32(np.uint32(b) // columns_of_permutation)",
-            "    rights[i] = np.uint32(np.uint32(b) % columns_of_permutation)",
+            "    place = np.uint32(min(taken[i] + b, n_examples - 1))",
+            "    lefts[i] = np.uint32(place // columns_of_permutation)",
+            "    rights[i] = np.uint32(place % columns_of_permutation)",
             "for r in range(rounds):",
             "    for i in range(64):",
             "        left = lefts[i]",
@@ -142,7 +187,7 @@ class Batches:
             f"        w0, w1, w2, w3 = philox(ids[i], {counter}, key0, key1)",
             *(f"        draw[{w}, i] = np.uint32(w{w})" for w in range(4)),
             "for i in range(64):",
-            "    index[i] = np.int64(draw_index(draw[b % 4, i], n_examples))",
+            "    index[i] = np.int64(draw_index(draw[b % 4, i], np.uint32(n_examples)))",
         ]
 
     def _example(self, layout) -> list[str]:
@@ -194,7 +239,7 @@ def _sizes(dynamics: SGD, n_examples: int) -> np.ndarray:
         raise ParameterError(
             f"batch_size={bad:g}: a mini-batch of real examples needs a whole number >= 1."
         )
-    if dynamics.sampling == "without_replacement" and sizes.max() > n_examples:
+    if dynamics.sampling != "with_replacement" and sizes.max() > n_examples:
         raise ParameterError(
             f"batch_size={int(sizes.max())} is larger than the data ({n_examples} examples) and "
             "the sampling is without replacement. Use a smaller batch, or "

@@ -17,7 +17,8 @@ import numpy as np
 from langevin.engines import compiling, source
 from langevin.engines.batches import Batches
 from langevin.engines.cpu_observers import observer_source
-from langevin.engines.source import GROUP, joined, names
+from langevin.engines.source import GROUP, Step, joined, names
+from langevin.engines.windows import Schedules
 from langevin.kernels.purposes import Purpose
 
 LANES = 64
@@ -37,9 +38,10 @@ class State:
     limit: float
     first_replica: int
     extra: tuple  # what the surface's own loops need (data, batch sizes)
+    schedule: Schedules
 
-    def arguments(self) -> tuple:
-        """The kernel's first arguments."""
+    def arguments(self, begin: int, end: int) -> tuple:
+        """The kernel's first arguments, for steps begin + 1 ... end."""
         real = self.positions.dtype.type
         return (
             self.positions,
@@ -50,6 +52,7 @@ class State:
             np.uint64(self.key[1]),
             real(self.limit),
             np.int64(self.first_replica),
+            *((self.schedule.window(begin, end),) if self.schedule.rows else ()),
             *self.extra,
         )
 
@@ -72,7 +75,7 @@ class Engine:
         tasks = n_tasks(state.positions.shape[1])
         spans = (np.int64(begin // GROUP), np.int64(end), np.int64(task), np.int64(tasks))
         observed = (value for observer in self.observers for value in observer.arguments())
-        return (*state.arguments(), *spans, *observed)
+        return (*state.arguments(begin, end), *spans, *observed)
 
     def compile(self, state: State) -> None:
         """Compiles, or loads from disk, the kernel for these arguments."""
@@ -107,19 +110,20 @@ def kernel_source(surface, dynamics, observers, dtype: str) -> str:
     """The whole module that a run compiles."""
     batches = Batches(surface, dynamics) if hasattr(surface, "n_examples") else None
     gaussian = batches is None or not batches.stochastic
-    layout = Layout(surface.dim, dynamics, gaussian, dtype)
     if batches is None:
         slope = surface.gradient_source()
+        step = one = source.step_of(surface, dynamics)
         fused = surface.dim <= 3 and source.operations(slope) <= FUSED_OPERATIONS
-        step = _fused if fused else _split
+        stepping = _fused if fused else _split
     else:
-        slope, step = batches.source, _batched
+        slope, stepping = batches.source, _batched
+        step, one = (Step(dim, dynamics, gaussian) for dim in (surface.dim, 1))
+    layout = Layout(step, dtype)
     parameters = names("p", len(surface.parameters))
-    components, known = (surface.dim, parameters) if batches is None else (1, None)
     parts = [
         slope,
-        source.step_source(components, dynamics, gaussian=gaussian, parameters=known),
-        _run_source(layout, parameters, batches, step(layout, parameters, batches), observers),
+        source.step_source(one),
+        _run_source(layout, parameters, batches, stepping(layout, batches), observers),
     ]
     return source.module_source(dtype, *parts)
 
@@ -127,16 +131,15 @@ def kernel_source(surface, dynamics, observers, dtype: str) -> str:
 class Layout:
     """Which row of the lane buffer holds what."""
 
-    def __init__(self, dim: int, dynamics, gaussian: bool, dtype: str):
-        self.dim, self.gaussian, self.dtype = dim, gaussian, dtype
-        self.state = source.state_names(dim, dynamics)
-        self.noises = dim * source.n_noises(dynamics) if gaussian else 0  # normals a step
-        self.coefficients = source.coefficient_names(dynamics, gaussian=gaussian)
+    def __init__(self, step: Step, dtype: str):
+        self.step, self.dim, self.gaussian, self.dtype = step, step.dim, step.gaussian, dtype
+        self.state, self.noises = step.state, step.n_normals
+        self.coefficients = step.coefficients
         self.first_coefficient = len(self.state)
         self.trail = self.first_coefficient + len(self.coefficients)
         self.normals = self.trail + GROUP * len(self.state)
         self.gradient = self.normals + GROUP * self.noises
-        self.rows = self.gradient + max(dim, len(self.state) + self.noises)
+        self.rows = self.gradient + max(self.dim, len(self.state) + self.noises)
         self.halves = 2 if dtype == "float64" else 1  # Philox calls a component and group
         self.draws = self.halves * self.noises
 
@@ -152,6 +155,7 @@ def _run_source(layout: Layout, parameters, batches, stepping, observers) -> str
     arguments = joined(
         ["positions", "coefficients", "parameters", "fates", "key0", "key1", "limit"],
         ["first_replica"],
+        ["schedule"] if layout.step.scheduled else [],
         batches.arguments if batches else [],
         ["group_begin", "step_end", "task", "tasks"],
         *(piece.arguments for piece in pieces),
@@ -164,7 +168,7 @@ def _run_source(layout: Layout, parameters, batches, stepping, observers) -> str
         "ids = np.empty(64, np.uint64)",
         "fate = np.empty(64, np.int32)",
         "per_replica = 1 if coefficients.shape[1] > 1 else 0",
-        *(f"{name} = parameters[{k}]" for k, name in enumerate(parameters)),
+        *(f"{name} = parameters[{k}]" for k, name in enumerate(_constants(layout, parameters))),
         *(batches.setup if batches else []),
         *(line for piece in pieces for line in piece.setup),
         "group_end = (step_end + 3) // 4",
@@ -253,7 +257,25 @@ def _kept(layout: Layout) -> list[str]:
     ]
 
 
-def _fused(layout: Layout, parameters: list[str], batches) -> list[str]:
+def _constants(layout: Layout, parameters: list[str]) -> list[str]:
+    """Names of the numbers that all replicas share: the surface's, then the step's own."""
+    return parameters + names("q", layout.step.n_constants)
+
+
+def _scheduled(layout: Layout, j: int | str) -> list[str]:
+    """Lines that read the factors of step j of the group: scalars, before a loop over lanes."""
+    rows = layout.step.scheduled
+    place = f"4 * (group - group_begin) + {j}"
+    return [f"{name}_factor{j} = real(schedule[{row}, {place}])" for name, row in rows.items()]
+
+
+def _now(layout: Layout, j: int | str) -> list[str]:
+    """The coefficients of step j: a scheduled one is multiplied by its factor."""
+    rows = layout.step.scheduled
+    return [f"{c} * {c}_factor{j}" if c in rows else c for c in layout.coefficients]
+
+
+def _fused(layout: Layout, batches) -> list[str]:
     """Normals and four steps in one loop over lanes, all in registers."""
     state = layout.state
     body = _load(layout)
@@ -261,11 +283,12 @@ def _fused(layout: Layout, parameters: list[str], batches) -> list[str]:
     body += [f"old{k} = {name}" for k, name in enumerate(state)]
     for j in range(GROUP):
         noise = [f"z{k}_{j}" for k in range(layout.noises)]
-        arguments = joined(state, noise, layout.coefficients, parameters)
+        arguments = joined(state, noise, _now(layout, j), layout.step.arguments)
         body.append(f"({joined(state)},) = advance({arguments})")
         row = layout.trail + j * len(state)
         body += [f"lanes[{row + k}, i] = {name}" for k, name in enumerate(state)]
-    return ["for i in range(64):", *("    " + line for line in body + _kept(layout))]
+    factors = [line for j in range(GROUP) for line in _scheduled(layout, j)]
+    return [*factors, "for i in range(64):", *("    " + line for line in body + _kept(layout))]
 
 
 def _copied(target: str, origin: str, rows: int) -> list[str]:
@@ -277,7 +300,7 @@ def _copied(target: str, origin: str, rows: int) -> list[str]:
     ]
 
 
-def _split(layout: Layout, parameters: list[str], batches) -> list[str]:
+def _split(layout: Layout, batches) -> list[str]:
     """Normals to cache, then one loop over lanes for each step."""
     state, size, count = layout.state, len(layout.state), layout.noises
     lines = []
@@ -296,12 +319,13 @@ def _split(layout: Layout, parameters: list[str], batches) -> list[str]:
     body += _load(layout)[size:]
     noise = names("z", count)
     body += [f"{name} = lanes[{noise_row} + {k}, i]" for k, name in enumerate(noise)]
-    arguments = joined(state, noise, layout.coefficients, parameters)
+    arguments = joined(state, noise, _now(layout, "j"), layout.step.arguments)
     body.append(f"({joined(state)},) = advance({arguments})")
     body += [f"lanes[{now} + {k}, i] = {name}" for k, name in enumerate(state)]
     lines += [
         *_copied(now, "0", size),
         "for j in range(4):",
+        *("    " + line for line in _scheduled(layout, "j")),
         *("    " + line for line in ([] if direct else _copied(fresh, drawn, count))),
         "    for i in range(64):",
         *("        " + line for line in body),
@@ -313,7 +337,7 @@ def _split(layout: Layout, parameters: list[str], batches) -> list[str]:
     return lines + ["    " + line for line in final + _kept(layout)]
 
 
-def _batched(layout: Layout, parameters: list[str], batches) -> list[str]:
+def _batched(layout: Layout, batches) -> list[str]:
     """A step on data: loops over components, whose number may be large, hold one update each."""
     dim, size = layout.dim, len(layout.state)
     lines = []
@@ -327,20 +351,21 @@ def _batched(layout: Layout, parameters: list[str], batches) -> list[str]:
             f"        z2, z3 = normal_pair({joined(rows[half:])})",
             *(f"        lanes[{layout.normals + j * dim} + k, i] = z{j}" for j in range(GROUP)),
         ]
-    one = Layout(1, batches.dynamics, layout.gaussian, layout.dtype)
+    one = Step(1, batches.dynamics, layout.gaussian)
     place = {name: f"{k * dim} + k" for k, name in enumerate(one.state)}
     body = [f"{name} = lanes[source_row + {row}, i]" for name, row in place.items()]
     body += _load(layout)[size:]
     body += [f"g0 = lanes[{layout.gradient} + k, i]"]
     body += [f"z0 = lanes[{layout.normals} + j * {dim} + k, i]"] if layout.gaussian else []
     noise = ["z0"] if layout.gaussian else []
-    arguments = joined(one.state, ["g0"], noise, layout.coefficients)
+    arguments = joined(one.state, ["g0"], noise, _now(layout, "j"))
     body += [f"({joined(one.state)},) = advance({arguments})"]
     body += [f"lanes[target_row + {row}, i] = {name}" for name, row in place.items()]
     lines += [
         "source_row = 0",
         "for j in range(4):",
         f"    target_row = {layout.trail} + j * {size}",
+        *("    " + line for line in _scheduled(layout, "j")),
         *("    " + line for line in batches.gradient(layout)),
         f"    for k in range({dim}):",
         "        for i in range(64):",

@@ -2,7 +2,7 @@
 
 import math
 
-from langevin.kernels.float64 import cos, real, sin
+from langevin.kernels.float64 import cos, exp, real, sin
 
 
 def tan(x):
@@ -23,3 +23,8 @@ def cosh(x):
 def atan(x):
     """Inverse tangent."""
     return real(math.atan(x))
+
+
+def expm1(x):
+    """exp(x) - 1."""
+    return exp(x) - real(1)

@@ -9,3 +9,4 @@ class Purpose(IntEnum):
     NOISE = 1  # Gaussian noise of a step: (replica, step // 4, component [, half], NOISE)
     BATCH = 2  # indices with replacement: (replica, step, index // 4, BATCH)
     PERMUTATION = 3  # key of a mini-batch permutation: (replica, step, 0, PERMUTATION)
+    SHUFFLE = 4  # key of an epoch's permutation: (replica, epoch, 0, SHUFFLE)

@@ -6,6 +6,16 @@ def noisy_gradient(gradient, noise, scale):
     return gradient + scale * noise
 
 
+def decayed_gradient(gradient, x, weight_decay):
+    """PyTorch's weight decay, ``g + lambda x``: before the momentum buffer."""
+    return gradient + weight_decay * x
+
+
+def drifting_gradient(gradient, drift, scale):
+    """``g - (eta/2S) D``: Stratonovich's drift D = sum_jk B_jk dB_ik/dx_j; scale = eta/(2S)."""
+    return gradient - scale * drift
+
+
 def sgd(x, gradient, learning_rate):
     """``x - eta g``."""
     return x - learning_rate * gradient
@@ -14,6 +24,11 @@ def sgd(x, gradient, learning_rate):
 def momentum_buffer(buffer, gradient, momentum):
     """PyTorch's heavy ball: ``b <- m b + g``, then ``x <- x - eta b``."""
     return momentum * buffer + gradient
+
+
+def nesterov_gradient(gradient, buffer, momentum):
+    """PyTorch's Nesterov: the step is ``eta (g + m b)``, b the new buffer."""
+    return gradient + momentum * buffer
 
 
 def euler_maruyama(x, gradient, noise, dt, amplitude):
@@ -31,8 +46,13 @@ def leimkuhler_matthews(x, gradient, before, noise, dt, half_amplitude):
     return x - dt * gradient + half_amplitude * (before + noise)
 
 
+def exact_step(centre, mean, noise, root_temperature):
+    """The Ornstein-Uhlenbeck transition, ``x* + [exp(-H dt)(x - x*)] + sqrt(T) [B xi]``."""
+    return centre + mean + root_temperature * noise
+
+
 def kick(v, gradient, dt):
-    """B: ``v - dt g``, unit mass."""
+    """B: ``v - dt g``; dt stands for dt/M."""
     return v - dt * gradient
 
 
@@ -42,5 +62,5 @@ def drift(x, v, dt):
 
 
 def ornstein_uhlenbeck(v, noise, decay, spread):
-    """O: friction and noise exactly, ``v e^(-gamma dt) + sqrt(T (1 - e^(-2 gamma dt))) xi``."""
+    """O: friction and noise exactly, ``v e^(-gamma dt) + sqrt(T/M (1 - e^(-2 gamma dt))) xi``."""
     return decay * v + spread * noise

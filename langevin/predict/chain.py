@@ -223,6 +223,12 @@ def _step_of(surface: Any, dynamics: Any) -> Step:
             f"{who}: the gradient noise of real mini-batches is not Gaussian. Use "
             "predict.quadratic for least squares, or simulate."
         )
+    noise = surface.noise
+    if noise is not None and not (noise.gaussian and noise.convention == "ito"):
+        raise UnsoundError(
+            f"{who}: the step of {noise!r} is not Gaussian about x - eta grad L. Use Gaussian "
+            "noise in Ito's convention, or simulate."
+        )
     return Step(surface, rate, noise=None, batch_size=float(dynamics.batch_size))
 
 

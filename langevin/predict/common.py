@@ -17,8 +17,15 @@ def single_valued(who: str, dynamics: Any, names: tuple[str, ...] | None = None)
 
     ``names`` limits the check to those fields. Raises ParameterError naming the field.
     """
+    if getattr(dynamics, "is_scheduled", False):
+        raise UnsoundError(
+            f"{who}: this SGD follows a schedule, so it has no stationary law. Predict that of one "
+            "step: dynamics.at(step)."
+        )
     for field in fields(dynamics):
         value = getattr(dynamics, field.name)
+        if field.name == "masses":  # one per coordinate: the law of x does not depend on them
+            continue
         if (names is None or field.name in names) and np.ndim(value) > 0:
             raise ParameterError(
                 f"{who}: {type(dynamics).__name__}.{field.name} holds {np.size(value)} values, one "
@@ -37,6 +44,7 @@ def temperature_of(who: str, surface: Any, dynamics: Any, temperature: float | N
         if dynamics is None:
             raise ParameterError(f"{who}(surface): give a dynamics, or temperature=.")
         single_valued(who, dynamics)
+        penalised(who, dynamics)
         value = float(dynamics.effective_temperature(surface))
         if value <= 0:
             raise UnsoundError(
@@ -55,8 +63,25 @@ def temperature_of(who: str, surface: Any, dynamics: Any, temperature: float | N
     return value
 
 
+def penalised(who: str, dynamics: Any) -> None:
+    """Refuses a weight decay: it changes the loss, of which the surface knows nothing."""
+    if np.any(np.asarray(getattr(dynamics, "weight_decay", 0.0)) > 0):
+        raise UnsoundError(
+            f"{who}: weight_decay={dynamics.weight_decay!r} descends the loss plus "
+            "weight_decay*|x|**2/2. Put that term into the surface's formula (or l2= of a "
+            "FiniteSum) and leave weight_decay=0: the dynamics is the same, and this law is then "
+            "that of the loss descended."
+        )
+
+
 def discrete_step(who: str, dynamics: Any) -> None:
     """Refuses a dynamics whose discrete step is not SGD's or Euler-Maruyama's."""
+    penalised(who, dynamics)
+    if getattr(dynamics, "nesterov", False):
+        raise UnsoundError(
+            f"{who}: knows heavy ball, not Nesterov's step. Use nesterov=False, "
+            "predict.boltzmann_gibbs for small steps, or simulate."
+        )
     if isinstance(dynamics, SGD) or getattr(dynamics, "integrator", "") == "euler_maruyama":
         return
     raise UnsoundError(

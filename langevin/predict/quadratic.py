@@ -90,7 +90,9 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
         noise = _batch_covariance(surface, dynamics, minimum, axes, chain)
     else:
         noise = axes.T @ _constant_covariance(surface, dynamics, minimum) @ axes
-    return _assemble(chain, noise, axes, minimum, gaussian=not batches)
+    noisy = getattr(surface, "noise", None) if isinstance(dynamics, SGD) else None
+    gaussian = not batches and getattr(noisy, "gaussian", True)
+    return _assemble(chain, noise, axes, minimum, gaussian=gaussian)
 
 
 def _constant_covariance(surface: Any, dynamics: Any, minimum: np.ndarray) -> np.ndarray:
@@ -164,8 +166,8 @@ def _assemble(
     regime = "exact for the discrete step on a quadratic surface, at any stable step size"
     if not gaussian:
         regime = (
-            "exact mean and covariance of the discrete step with real mini-batches; density and "
-            "bins are those of the Gaussian with that covariance, an approximation"
+            "exact mean and covariance of the discrete step, whose noise is not Gaussian; density "
+            "and bins are those of the Gaussian with that covariance, an approximation"
         )
     return Quadratic(
         name="exact quadratic",

@@ -30,7 +30,8 @@ class Surface:
     keyword arguments are parameters; all others are coordinates, in natural order (x2 before x10)
     or in the order of ``variables``. Parameters are values at run time: `replace` changes them
     without deriving or compiling anything again, except a parameter in an exponent, which is part
-    of the formula. ``noise`` is the covariance of one example's gradient, `Isotropic` or None.
+    of the formula. ``noise`` is the law of one example's gradient about its mean (`Isotropic`,
+    `Anisotropic`, `StateDependent`, ...; its formulas may use parameters too), or None.
 
     Energies are in units of the temperature that the dynamics will be given. Points have shape
     (..., dim), also in one dimension. Where a formula is undefined (log of a negative number) its
@@ -61,11 +62,12 @@ class Surface:
                 f"Surface({formula!r}): needs a formula such as 'x**4/4 - x**2/2', or a function "
                 "of the coordinates."
             )
-        self.variables = _settle_names(set(symbols), names, parameters)
+        noise = _checked_noise(noise)
+        self.variables = _settle_names(set(symbols), names, parameters, noise)
         self.dim = len(self.variables)
         self.parameters = {k: _value(k, parameters[k]) for k in sorted(parameters, key=_natural)}
         self.formula = printing.formula_text(expression)
-        self.noise = _checked_noise(noise)
+        self.noise = noise
         self.name = self.formula if len(self.formula) <= 60 else self.formula[:57] + "..."
         self._box: tuple[np.ndarray, np.ndarray] | None = None
         self._symbolic = Symbolic(expression, self.variables, self.parameters)
@@ -138,7 +140,7 @@ class Surface:
                 f"the surface {self.name!r} has no gradient noise. Give it one: "
                 "Surface(..., noise=lv.Isotropic(sigma)), or surface.replace(noise=...)."
             )
-        return self.noise.covariance(self._points(points))
+        return self.noise.covariance(self._points(points), self)
 
     def _points(self, points: np.ndarray) -> np.ndarray:
         try:
@@ -261,9 +263,9 @@ def _variable_names(variables: Any) -> tuple[str, ...] | None:
     return names
 
 
-def _settle_names(found: set[str], names, parameters: dict[str, Any]) -> tuple[str, ...]:
+def _settle_names(found: set[str], names, parameters, noise) -> tuple[str, ...]:
     """The coordinates in order, once every symbol has been accounted for."""
-    unknown = sorted(set(parameters) - found)
+    unknown = sorted(set(parameters) - found - (noise.symbols() if noise is not None else set()))
     if unknown:
         raise ParameterError(
             f"parameter {unknown[0]}={parameters[unknown[0]]!r}: the formula has no symbol "
@@ -305,10 +307,11 @@ def _value(name: str, value: Any) -> float:
 
 
 def _checked_noise(noise: Any) -> Any:
-    if noise is not None and not hasattr(noise, "covariance"):
+    if noise is not None and not hasattr(noise, "batch_power"):
         raise ParameterError(
             f"noise={noise!r}: give noise=lv.Isotropic(sigma), the standard deviation of one "
-            "example's gradient, or None."
+            "example's gradient, or None; or Anisotropic, StateDependent, LabelNoise, "
+            "Multiplicative, StudentT, AlphaStable."
         )
     return noise
 
