@@ -112,7 +112,7 @@ def simulate(
         limit=LIMIT,
         first_replica=first_replica,
         extra=Batches(surface, dynamics).values(kind) if on_data(surface) else (),
-        schedule=Schedules(surface, dynamics),
+        schedule=Schedules(surface, dynamics, n_steps),
     )
     engine = cpu.Engine(surface, dynamics, bound, dtype)
     began = time.perf_counter()

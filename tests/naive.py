@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 MASK = 0xFFFFFFFF
-NOISE, BATCH, PERMUTATION = 1, 2, 3
+NOISE, BATCH, PERMUTATION, SHUFFLE = 1, 2, 3, 4
 
 
 # --- random words ---------------------------------------------------------------------------------
@@ -114,29 +114,54 @@ def batch_without_replacement(seed, replica, step, size, n):
     return [permuted(b, n, key) for b in range(size)]
 
 
+def batch_of_epoch(seed, replica, epoch, offset, size, n):
+    """Examples ``offset`` ... ``offset + size`` of an epoch's own order."""
+    key = philox((replica, epoch, 0, SHUFFLE), key_of(seed))[:2]
+    return [permuted(offset + b, n, key) for b in range(size)]
+
+
+def epochs(sizes, n, drop_last=True):
+    """(epoch, offset, size) of steps that take ``sizes`` examples each, in turn."""
+    places, epoch, offset = [], 0, 0
+    for size in sizes:
+        left = n - offset
+        if left == 0 or (drop_last and left < size):
+            epoch, offset, left = epoch + 1, 0, n
+        places.append((epoch, offset, min(size, left)))
+        offset += min(size, left)
+    return places
+
+
 # --- dynamics -------------------------------------------------------------------------------------
 
 
-def value_for(value, r):
-    """A scalar, or replica r's entry."""
+def value_for(value, r, t=0):
+    """A scalar, or replica r's entry; a function is a schedule, of the step."""
+    value = value(t) if callable(value) else value
     return float(value[r]) if np.ndim(value) else float(value)
 
 
-def sgd_step(x, buffer, gradient, learning_rate, momentum):
-    """PyTorch's heavy ball, one component at a time."""
+def sgd_step(x, buffer, gradient, learning_rate, momentum, weight_decay=0.0, nesterov=False):
+    """PyTorch's SGD, one component at a time; buffers begin at zero."""
+    gradient = [g + weight_decay * p for g, p in zip(gradient, x, strict=True)]
     buffer = [momentum * b + g for b, g in zip(buffer, gradient, strict=True)]
-    return [p - learning_rate * b for p, b in zip(x, buffer, strict=True)], buffer
+    along = buffer
+    if nesterov:
+        along = [g + momentum * b for g, b in zip(gradient, buffer, strict=True)]
+    return [p - learning_rate * v for p, v in zip(x, along, strict=True)], buffer
 
 
 def sgd(gradient, starts, n_steps, seed, *, learning_rate, batch_size=1.0, momentum=0.0,
-        sigma=1.0, dtype="float64", first_replica=0):  # fmt: skip
+        sigma=1.0, dtype="float64", first_replica=0, weight_decay=0.0,
+        nesterov=False):  # fmt: skip
     """SGD on a formula: trajectories (n_replicas, n_steps + 1, dim) and final buffers."""
 
     def step(x, buffer, r, t):
-        scale = sigma / math.sqrt(value_for(batch_size, r))
+        scale = sigma / math.sqrt(value_for(batch_size, r, t))
         xi = [noise(seed, first_replica + r, t, k, dtype) for k in range(len(x))]
         noisy = [g + scale * z for g, z in zip(gradient(*x), xi, strict=True)]
-        return sgd_step(x, buffer, noisy, value_for(learning_rate, r), value_for(momentum, r))
+        rate, m = value_for(learning_rate, r, t), value_for(momentum, r)
+        return sgd_step(x, buffer, noisy, rate, m, value_for(weight_decay, r), nesterov)
 
     return run(step, starts, n_steps)
 
@@ -154,17 +179,27 @@ def overdamped(gradient, starts, n_steps, seed, *, temperature, dt, dtype="float
 
 
 def minibatch_sgd(example_gradient, n, starts, n_steps, seed, *, learning_rate, batch_size,
-                  momentum=0.0, replacement=True, l2=0.0, first_replica=0):  # fmt: skip
+                  momentum=0.0, sampling="with_replacement", l2=0.0, first_replica=0,
+                  weight_decay=0.0, nesterov=False, drop_last=True):  # fmt: skip
     """SGD on data; ``example_gradient(w, index)`` is one example's gradient, penalty excluded."""
-    draw = batch_with_replacement if replacement else batch_without_replacement
+
+    def examples(r, t):
+        number, size = first_replica + r, round(value_for(batch_size, r, t))
+        if sampling == "with_replacement":
+            return batch_with_replacement(seed, number, t, size, n)
+        if sampling == "without_replacement":
+            return batch_without_replacement(seed, number, t, size, n)
+        sizes = [round(value_for(batch_size, r, k)) for k in range(t + 1)]
+        return batch_of_epoch(seed, number, *epochs(sizes, n, drop_last)[-1], n)
 
     def step(x, buffer, r, t):
-        size = int(value_for(batch_size, r))
+        indices = examples(r, t)
         mean = [l2 * w for w in x]
-        for index in draw(seed, first_replica + r, t, size, n):
+        for index in indices:
             for k, g in enumerate(example_gradient(x, index)):
-                mean[k] += g / size
-        return sgd_step(x, buffer, mean, value_for(learning_rate, r), value_for(momentum, r))
+                mean[k] += g / len(indices)
+        rate, m = value_for(learning_rate, r, t), value_for(momentum, r)
+        return sgd_step(x, buffer, mean, rate, m, value_for(weight_decay, r), nesterov)
 
     return run(step, starts, n_steps)
 

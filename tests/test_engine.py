@@ -127,7 +127,7 @@ def twin(case, starts, n_steps, seed, first_replica=0):
         first_replica=first_replica,
     )
     if surface is LEAST_SQUARES:
-        common |= dict(replacement=dynamics.sampling == "with_replacement", l2=surface.l2)
+        common |= dict(sampling=dynamics.sampling, l2=surface.l2)
         return naive.minibatch_sgd(least_squares_gradient, 23, starts, n_steps, seed, **common)
     common |= dict(sigma=surface.noise.sigma, dtype=dtype)
     return naive.sgd(GRADIENTS[id(surface)], starts, n_steps, seed, **common)

@@ -21,7 +21,7 @@ class Schedules:
     say which epoch a step belongs to and how many examples of it were taken before.
     """
 
-    def __init__(self, surface: Any, dynamics: Any):
+    def __init__(self, surface: Any, dynamics: Any, n_steps: int):
         self.dynamics = dynamics
         self.n_examples = getattr(surface, "n_examples", None)
         self.power = getattr(getattr(surface, "noise", None), "batch_power", 0.5)
@@ -39,6 +39,12 @@ class Schedules:
                 )
             self.rows = 6
             self.places = Places(dynamics, self.n_examples)
+            for begin in range(0, n_steps, 2**20):
+                self.places.sizes(np.arange(begin, min(begin + 2**20, n_steps)))
+        last = np.array([n_steps - 1])
+        for schedule in (dynamics.learning_rate, dynamics.batch_size):
+            if isinstance(schedule, Schedule):
+                schedule.factors(last)  # refuses a table that is too short before anything is run
 
     def window(self, begin: int, end: int) -> np.ndarray:
         """The rows for steps begin + 1 ... end, up to the end of a group of four."""
@@ -66,8 +72,8 @@ class Places:
         self.shuffled = dynamics.sampling == "epoch_shuffle"
         self.step, self.epoch, self.offset = 0, 0, 0  # where the next step begins
 
-    def of(self, steps: np.ndarray) -> np.ndarray:
-        """(3, n): size, epoch and offset of each of ``steps``, which never decrease."""
+    def sizes(self, steps: np.ndarray) -> np.ndarray:
+        """Whole mini-batch sizes (n,); ParameterError where one exceeds the data."""
         values = self.dynamics.batch_size.base * self.dynamics.batch_size.factors(steps)
         sizes = np.maximum(1, np.round(values)).astype(np.int64)
         if self.dynamics.sampling != "with_replacement" and sizes.max() > self.n:
@@ -75,6 +81,11 @@ class Places:
                 f"the batch-size schedule reaches {sizes.max()}, more than the {self.n} examples. "
                 "Keep it below, or use sampling='with_replacement'."
             )
+        return sizes
+
+    def of(self, steps: np.ndarray) -> np.ndarray:
+        """(3, n): size, epoch and offset of each of ``steps``, which never decrease."""
+        sizes = self.sizes(steps)
         if not self.shuffled:
             return np.stack([sizes, np.zeros_like(sizes), np.zeros_like(sizes)])
         if steps[0] < self.step:
