@@ -6,7 +6,7 @@ import numpy as np
 
 from langevin.checks import real_array
 from langevin.dynamics import SGD, Overdamped, Underdamped
-from langevin.errors import ParameterError, UnsoundError
+from langevin.errors import LangevinError, ParameterError, UnsoundError
 from langevin.schedules import Schedule
 from langevin.surfaces.expression import Surface
 from langevin.surfaces.finite_sum import FiniteSum
@@ -183,13 +183,24 @@ def start_basins(surface, start, starts: np.ndarray, first_replica: int) -> np.n
 
 
 def warmest(surface, dynamics, n_steps: int) -> float | None:
-    """The highest temperature among the replicas, None where the dynamics has none."""
+    """The highest temperature among the replicas, or None where the noise has no covariance.
+
+    Noise that is not isotropic has no one temperature: that of its largest variance at a minimum
+    then says how far replicas may wander, which is all that it is used for.
+    """
+    if getattr(dynamics, "is_scheduled", False):
+        dynamics = dynamics.at(_noisiest_step(dynamics, n_steps))
     try:
-        if getattr(dynamics, "is_scheduled", False):
-            dynamics = dynamics.at(_noisiest_step(dynamics, n_steps))
         return float(np.max(dynamics.effective_temperature(surface)))
     except UnsoundError:
+        pass
+    try:
+        minima = np.array([m.position for m in surface.minima()])
+        variance = float(np.linalg.eigvalsh(surface.noise_covariance(minima)).max())
+    except LangevinError:
         return None
+    scale = dynamics.learning_rate / np.asarray(dynamics.batch_size)
+    return float(np.max(scale / (1 - np.asarray(dynamics.momentum))) * variance / 2) or None
 
 
 def _noisiest_step(dynamics, n_steps: int) -> int:

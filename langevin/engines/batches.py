@@ -155,9 +155,10 @@ class Batches:
         whole = f"permute(left, right, rows, columns_of_permutation, rounds, {keys})"
         one = f"permute_round(left, right, rows, columns_of_permutation, r, {keys})"
         number = "np.int64(left) * np.int64(columns_of_permutation) + np.int64(right)"
+        place = "min(taken[i] + b, n_examples - 1)" if self.shuffled else "b"
         return [
             "for i in range(64):",
-            "    place = np.uint32(min(taken[i] + b, n_examples - 1))",
+            f"    place = np.uint32({place})",
             "    lefts[i] = np.uint32(place // columns_of_permutation)",
             "    rights[i] = np.uint32(place % columns_of_permutation)",
             "for r in range(rounds):",
