@@ -11,6 +11,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from langevin import predict
 from langevin.dynamics import SGD, Overdamped
 from langevin.errors import ParameterError, UnsoundError
+from langevin.surfaces.expression import Surface
 from langevin.surfaces.noise import Isotropic
 
 
@@ -188,3 +189,45 @@ def test_quadratic_at_dimension_16_is_quick_and_solves_the_equation():
     right = (eye - eta * h) @ sigma @ (eye - eta * h)
     right += eta**2 / size * (spread + b.T @ b / 60)
     assert right == pytest.approx(sigma, rel=1e-9, abs=1e-12)
+
+
+# --- Nesterov and weight decay --------------------------------------------------------------------
+
+
+def lyapunov(h, c, eta, m, nesterov):
+    """Stationary covariance of (x, buf) by scipy, from the recursion as PyTorch writes it."""
+    eye = np.eye(len(h))
+    buffer = np.block([h, m * eye])  # buf' = m buf + H x + n
+    moved = np.block([h, 0 * eye]) + m * buffer if nesterov else buffer
+    f = np.vstack([np.block([eye, 0 * eye]) - eta * moved, buffer])
+    q = np.vstack([-eta * (1 + m) * eye if nesterov else -eta * eye, eye])
+    return solve_discrete_lyapunov(f, q @ c @ q.T)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.7])
+def test_nesterov_and_weight_decay_are_exact(nesterov, decay):
+    h = np.array([[2.0, 0.7, 0.1], [0.7, 1.0, -0.3], [0.1, -0.3, 0.5]])
+    c = np.array([[1.0, 0.2, 0.4], [0.2, 0.3, 0.0], [0.4, 0.0, 0.6]])
+    surface = Anisotropic(h, c)
+    dynamics = SGD(0.2, 4.0, momentum=0.7, nesterov=nesterov, weight_decay=decay)
+    found = predict.quadratic(surface, dynamics)
+    exact = lyapunov(h + decay * np.eye(3), c / 4, 0.2, 0.7, nesterov)
+    assert np.allclose(found.covariance, exact, rtol=1e-9, atol=1e-12)
+    other = lyapunov(h + decay * np.eye(3), c / 4, 0.2, 0.7, not nesterov)
+    assert not np.allclose(found.covariance, other, rtol=1e-3)
+
+
+def test_weight_decay_moves_the_minimum():
+    surface = Surface("(x - 1)**2 + 2*y**2", noise=Isotropic(1.0))
+    law = predict.quadratic(surface, SGD(0.1, weight_decay=2.0))
+    assert np.allclose(law.mean, [0.5, 0.0])
+    assert np.allclose(law.covariance, np.diag([0.1 / (4 * 1.6), 0.1 / (6 * 1.4)]))
+
+
+def test_nesterov_diverges_earlier():
+    surface = Surface("x**2/2", noise=Isotropic(1.0))
+    bound = 2 * 1.9 / 2.8
+    predict.quadratic(surface, SGD(0.999 * bound, momentum=0.9, nesterov=True))
+    with pytest.raises(UnsoundError, match=f"{bound:.6g}"):
+        predict.quadratic(surface, SGD(1.001 * bound, momentum=0.9, nesterov=True))

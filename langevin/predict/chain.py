@@ -16,6 +16,7 @@ from langevin.predict.common import (
     find_minima,
     is_finite_sum,
     momentum_of,
+    penalised,
     single_valued,
 )
 from langevin.predict.elimination import Factors, eliminate, quasi_stationary, slowest_mode
@@ -209,6 +210,7 @@ def _step_of(surface: Any, dynamics: Any) -> Step:
         )
     discrete_step(who, dynamics)
     single_valued(who, dynamics)
+    penalised(who, dynamics)
     if momentum_of(dynamics) > 0:
         raise UnsoundError(
             f"{who}: momentum={momentum_of(dynamics):g} makes the chain two-dimensional, which is "

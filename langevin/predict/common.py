@@ -76,12 +76,6 @@ def penalised(who: str, dynamics: Any) -> None:
 
 def discrete_step(who: str, dynamics: Any) -> None:
     """Refuses a dynamics whose discrete step is not SGD's or Euler-Maruyama's."""
-    penalised(who, dynamics)
-    if getattr(dynamics, "nesterov", False):
-        raise UnsoundError(
-            f"{who}: knows heavy ball, not Nesterov's step. Use nesterov=False, "
-            "predict.boltzmann_gibbs for small steps, or simulate."
-        )
     if isinstance(dynamics, SGD) or getattr(dynamics, "integrator", "") == "euler_maruyama":
         return
     raise UnsoundError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,17 +14,26 @@ class LinearChain:
     In the eigenbasis of H every pair of axes (i, j) decouples: its covariance block S of
     (x_i, buf_i) with (x_j, buf_j) obeys ``S = F_i S F_j^T + q q^T N_ij``, where
     ``F = [[1 - eta h, -eta m], [h, m]]``, ``q = (-eta, 1)`` and N is the noise covariance of one
-    step's gradient. So S is N_ij times four fixed numbers: ``gains`` (dim, dim, 2, 2).
+    step's gradient. So S is N_ij times four fixed numbers: ``gains`` (dim, dim, 2, 2). Nesterov's
+    step ``x <- x - eta (g + m buf')`` has ``F = [[1 - eta (1 + m) h, -eta m**2], [h, m]]`` and
+    ``q = (-eta (1 + m), 1)``.
     """
 
     curvatures: np.ndarray
     rate: float
     momentum: float
+    nesterov: bool = False
 
     @property
     def bound(self) -> float:
-        """The rate below which the mean is stable: ``2 (1 + m)/h_max``."""
-        return 2 * (1 + self.momentum) / float(self.curvatures.max())
+        """The rate below which the mean is stable: ``2 (1 + m)/h_max``, Nesterov's /(1 + 2 m)."""
+        reach = 1 + 2 * self.momentum if self.nesterov else 1.0
+        return 2 * (1 + self.momentum) / (reach * float(self.curvatures.max()))
+
+    def _row(self) -> tuple[float, float]:
+        """The rates at which the new position takes the gradient and the old buffer."""
+        eta, m = self.rate, self.momentum
+        return (eta * (1 + m), eta * m**2) if self.nesterov else (eta, eta * m)
 
     def gains(self) -> np.ndarray:
         """Covariance blocks for unit noise, (dim, dim, 2, 2), indexed [i, j, of i, of j]."""
@@ -43,9 +52,10 @@ class LinearChain:
                 -2,
             )
         one = np.ones_like(h)
-        f = np.moveaxis(np.array([[1 - eta * h, -eta * m * one], [h, m * one]]), -1, 0)
+        slope, carried = self._row()
+        f = np.moveaxis(np.array([[1 - slope * h, -carried * one], [h, m * one]]), -1, 0)
         product = np.einsum("iac,jbd->ijabcd", f, f).reshape(len(h), len(h), 4, 4)
-        q = np.array([-eta, 1.0])
+        q = np.array([-slope, 1.0])
         blocks = np.linalg.solve(np.eye(4) - product, np.outer(q, q).reshape(4, 1))
         return blocks.reshape(len(h), len(h), 2, 2)
 
@@ -61,9 +71,9 @@ class LinearChain:
 
     def step_matrix(self) -> np.ndarray:
         """F of the whole state (2 dim, 2 dim), positions first."""
-        h, eta, m = np.diag(self.curvatures), self.rate, self.momentum
+        h, (slope, carried) = np.diag(self.curvatures), self._row()
         eye = np.eye(len(h))
-        return np.block([[eye - eta * h, -eta * m * eye], [h, m * eye]])
+        return np.block([[eye - slope * h, -carried * eye], [h, self.momentum * eye]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +134,11 @@ class BatchNoise:
         return size
 
 
-def largest_rate(curvatures: np.ndarray, momentum: float, noise: BatchNoise) -> float:
-    """The learning rate at which the second moment diverges, by bisection below 2 (1+m)/h_max."""
-    low, high = 0.0, LinearChain(curvatures, 1.0, momentum).bound
+def largest_rate(chain: LinearChain, noise: BatchNoise) -> float:
+    """The learning rate at which the second moment diverges, by bisection below the mean's."""
+    low, high = 0.0, chain.bound
     for _ in range(40):
         middle = (low + high) / 2
-        stable = noise.radius(LinearChain(curvatures, middle, momentum).position_gains()) < 1
+        stable = noise.radius(replace(chain, rate=middle).position_gains()) < 1
         low, high = (middle, high) if stable else (low, middle)
     return low

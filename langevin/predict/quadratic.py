@@ -49,7 +49,8 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
     """The exact stationary covariance of the discrete chain, any dimension, any step.
 
     Constant noise, no momentum: ``Sigma H + H Sigma - eta H Sigma H = eta C/S``; C and H need not
-    commute. Momentum is PyTorch's, ``buf <- m buf + g, x <- x - eta buf``. Overdamped
+    commute. Momentum, Nesterov's too, is PyTorch's, ``buf <- m buf + g, x <- x - eta buf``; a
+    weight decay lambda adds ``lambda I`` to H and moves the minimum. Overdamped
     (Euler-Maruyama): eta = dt, C/S = 2 T/dt. On least squares over data, SGD's mini-batch noise
     depends on the state, and the second moment M about the minimum solves
     ``M = E[(1 - eta A_B) M (1 - eta A_B)] + eta**2 E[b_B b_B^T]`` over all mini-batches B, with
@@ -68,7 +69,10 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
             "Use predict.chain in 1-D, predict.laplace or predict.boltzmann_gibbs for small "
             "steps, or simulate."
         )
+    discrete_step(WHO, dynamics)
+    decay = float(getattr(dynamics, "weight_decay", 0.0))
     hessian = np.asarray(surface.hessian(np.zeros(surface.dim)), dtype=float)
+    hessian = hessian + decay * np.eye(surface.dim)
     curvatures, axes = np.linalg.eigh((hessian + hessian.T) / 2)
     if curvatures[0] <= 1e-12 * abs(curvatures[-1]):
         raise UnsoundError(
@@ -77,9 +81,9 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
             "flat direction."
         )
     minimum = np.array(find_minima(WHO, surface)[0].position, dtype=float)
-    minimum = minimum - np.linalg.solve(hessian, surface.gradient(minimum))
-    discrete_step(WHO, dynamics)
-    chain = LinearChain(curvatures, float(dynamics.step_size), momentum_of(dynamics))
+    minimum = minimum - np.linalg.solve(hessian, surface.gradient(minimum) + decay * minimum)
+    nesterov = getattr(dynamics, "nesterov", False)
+    chain = LinearChain(curvatures, float(dynamics.step_size), momentum_of(dynamics), nesterov)
     if chain.rate >= chain.bound:
         raise UnsoundError(
             f"{WHO}: the step {chain.rate:g} diverges: the largest curvature {curvatures[-1]:.6g} "
@@ -116,7 +120,7 @@ def _batch_covariance(
     noise = _batch_noise(surface, dynamics, minimum, axes)
     gains = chain.position_gains()
     if not noise.radius(gains) < 1 - 1e-12:
-        bound = largest_rate(chain.curvatures, chain.momentum, noise)
+        bound = largest_rate(chain, noise)
         raise UnsoundError(
             f"{WHO}: at learning_rate={chain.rate:g} the variance diverges, though the mean does "
             f"not: the mini-batch curvature varies too much at batch_size={dynamics.batch_size:g}."
