@@ -292,12 +292,9 @@ def _fused(layout: Layout, batches) -> list[str]:
 
 
 def _copied(target: str, origin: str, rows: int) -> list[str]:
-    """Rows of the lane buffer, copied."""
-    return [
-        f"for k in range({rows}):",
-        "    for i in range(64):",
-        f"        lanes[{target} + k, i] = lanes[{origin} + k, i]",
-    ]
+    """Rows of the lane buffer, copied: all in one loop, or LLVM unrolls it into scalar moves."""
+    moves = (f"    lanes[{target} + {k}, i] = lanes[{origin} + {k}, i]" for k in range(rows))
+    return ["for i in range(64):", *moves]
 
 
 def _split(layout: Layout, batches) -> list[str]:

@@ -12,6 +12,7 @@ real = np.float32
 ROUND = np.float32(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer
 ROUND_BITS = np.int32(0x4B400000)
 LN2 = np.float32(0.6931471805599453)
+HALF_PI_LOW = np.float32(-4.371139000186241e-08)
 HALF_TURN = np.float32(math.pi * 2.0**-32)
 SIGN = np.uint32(0x80000000)
 
@@ -75,24 +76,82 @@ def power_of_two(n):
     return np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-def exp(x):
-    """Exponential; 0 below -104, inf above 89."""
-    x = real(89) if x > real(89) else x
-    x = real(-104) if x < real(-104) else x
+def nearest_power(x):
+    """n (an integer) and r with x = n ln 2 + r, |r| <= ln(2)/2, for |x| <= 104."""
     shifted_n = x * real(1.44269504088896341) + ROUND
-    n = np.int32(np.float32(shifted_n).view(np.int32) - ROUND_BITS)
     k = shifted_n - ROUND
     r = x - k * real(0.693359375)
     r = r + k * real(2.12194440e-4)
-    y = real(1.9875691500e-4)
-    y = y * r + real(1.3981999507e-3)
-    y = y * r + real(8.3334519073e-3)
-    y = y * r + real(4.1665795894e-2)
-    y = y * r + real(1.6666665459e-1)
-    y = y * r + real(5.0000001201e-1)
-    y = y * (r * r) + r + real(1)
-    half = np.int32(n >> np.int32(1))
-    return y * power_of_two(half) * power_of_two(np.int32(n - half))
+    return np.int32(np.float32(shifted_n).view(np.int32) - ROUND_BITS), r
+
+
+def small_expm1(r):
+    """exp(r) - 1 for |r| <= ln(2)/2 (minimax)."""
+    y = real(0.0013841008767485619) * r + real(0.008369368501007557)
+    y = y * r + real(0.041668083518743515)
+    y = y * r + real(0.16666515171527863)
+    y = y * r + real(0.4999999403953552)
+    return y * (r * r) + r
+
+
+def exp(x):
+    """Exponential; 0 below -104, inf above 89.
+
+    The scale 2**(n - 1) leaves room for n = 128; where the result may be denormal, 2**64 more.
+    """
+    x = real(89.2) if x > real(89.2) else x
+    x = real(-104) if x < real(-104) else x
+    n, r = nearest_power(x)
+    low = x < real(-80)
+    bias = np.int32(190 << 23) if low else np.int32(126 << 23)
+    scale = np.int32(np.int32(n << np.int32(23)) + bias).view(np.float32)
+    y = (small_expm1(r) * real(2) + real(2)) * scale
+    return y * real(2.0**-64) if low else y
+
+
+def expm1(x):
+    """``exp(x) - 1`` without cancellation near 0; -1 below -20, inf above 89."""
+    x = real(89) if x > real(89) else x
+    x = real(-20) if x < real(-20) else x
+    n, r = nearest_power(x)
+    half = power_of_two(np.int32(n - np.int32(1)))
+    y = half * small_expm1(r) + (half - real(0.5))
+    return y + y
+
+
+def small_log1p(e):
+    """``log(1 + e)`` for 0 <= e <= 1, as 2 atanh(e/(2 + e)) (minimax)."""
+    t = (e + e) / (real(2) + e)
+    z = t * t
+    y = real(0.0005474499193951488) * z + real(0.0021873603109270334)
+    y = y * z + real(0.012506796978414059)
+    y = y * z + real(0.08333301544189453)
+    return y * z * t + t
+
+
+def half_hyperbolic(a):
+    """``sinh(a)/2`` and ``cosh(a)/2`` for a >= 0: from n ln 2 and r by the addition theorem."""
+    a = real(89.5) if a > real(89.5) else a
+    n, r = nearest_power(a)
+    z = r * r
+    s = (real(0.00019973007147200406) * z + real(0.008333176374435425)) * z
+    s = (s + real(0.1666666716337204)) * z * r + r
+    c = (real(0.001393545768223703) * z + real(0.041666459292173386)) * z
+    c = (c + real(0.5)) * z
+    up = power_of_two(np.int32(n - np.int32(2)))
+    down = power_of_two(np.int32(np.int32(-2) - n) if n < np.int32(100) else np.int32(-102))
+    sinh_n, cosh_n = up - down, up + down
+    return (sinh_n * c + cosh_n * s) + sinh_n, (cosh_n * c + sinh_n * s) + cosh_n
+
+
+def small_atan(t):
+    """``atan(t) - t`` for |t| <= tan(pi/8) (minimax)."""
+    z = t * t
+    y = real(-0.060903552919626236) * z + real(0.10599356889724731)
+    y = y * z - real(0.14244422316551208)
+    y = y * z + real(0.1999852955341339)
+    y = y * z - real(0.33333316445350647)
+    return y * z * t
 
 
 def log(x):
@@ -107,13 +166,14 @@ def log(x):
 
 
 def circular(x):
-    """sin and cos of x reduced by pi/2 in three parts; accurate for |x| < 8000."""
+    """sin and cos of x reduced by pi/2 in four parts; accurate for |x| < 1e5."""
     shifted_n = x * real(0.636619772367581343) + ROUND
     n = np.int32(np.float32(shifted_n).view(np.int32) - ROUND_BITS)
     k = shifted_n - ROUND
     r = x - k * real(1.5703125)
     r = r - k * real(4.837512969970703125e-4)
     r = r - k * real(7.549789948768648e-8)
+    r = r - k * real(-1.7151245100058819e-15)
     r = real(0.8) if r > real(0.8) else r  # beyond the range: inaccurate, still bounded
     r = real(-0.8) if r < real(-0.8) else r
     s, c = sine_cosine(r)
@@ -132,6 +192,13 @@ def cos(x):
     s, c, n = circular(x)
     y = s if (n & np.int32(1)) != np.int32(0) else c
     return -y if (np.int32(n + np.int32(1)) & np.int32(2)) != np.int32(0) else y
+
+
+def tan(x):
+    """Tangent."""
+    s, c, n = circular(x)
+    odd = (n & np.int32(1)) != np.int32(0)
+    return (-c if odd else s) / (s if odd else c)
 
 
 def tanh(x):

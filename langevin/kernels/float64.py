@@ -12,6 +12,7 @@ real = np.float64
 ROUND = np.float64(6755399441055744.0)  # 1.5 * 2**52: adding it rounds to an integer
 ROUND_BITS = np.int64(0x4338000000000000)
 LN2 = np.float64(0.6931471805599453)
+HALF_PI_LOW = np.float64(6.123233995736766e-17)
 HALF_TURN = np.float64(math.pi * 2.0**-32)
 SIGN = np.uint64(0x80000000)
 
@@ -85,23 +86,101 @@ def power_of_two(n):
     return np.int64((np.int64(n) + np.int64(1023)) << np.int64(52)).view(np.float64)
 
 
-def exp(x):
-    """Exponential; 0 below -746, inf above 710."""
-    x = real(710) if x > real(710) else x
-    x = real(-746) if x < real(-746) else x
+def nearest_power(x):
+    """n (an integer) and r with x = n ln 2 + r, |r| <= ln(2)/2, for |x| <= 746."""
     shifted_n = x * real(1.4426950408889634) + ROUND
-    n = np.int64(np.float64(shifted_n).view(np.int64) - ROUND_BITS)
     k = shifted_n - ROUND
     r = x - k * real(6.93145751953125e-1)
     r = r - k * real(1.42860682030941723212e-6)
+    return np.int64(np.float64(shifted_n).view(np.int64) - ROUND_BITS), r
+
+
+def small_expm1(r):
+    """exp(r) - 1 for |r| <= ln(2)/2 (minimax)."""
+    y = real(2.4999746946675356e-08) * r + real(2.763048558677337e-07)
+    y = y * r + real(2.755758863809909e-06)
+    y = y * r + real(2.4801492505075044e-05)
+    y = y * r + real(0.00019841269502703766)
+    y = y * r + real(0.0013888888944123062)
+    y = y * r + real(0.008333333333496807)
+    y = y * r + real(0.04166666666652866)
+    y = y * r + real(0.16666666666666408)
+    y = y * r + real(0.5000000000000011)
+    return y * (r * r) + r
+
+
+def exp(x):
+    """Exponential; 0 below -746, inf above 710.
+
+    The scale 2**(n - 1) leaves room for n = 1024; where the result may be denormal, 2**128 more.
+    """
+    x = real(710.2) if x > real(710.2) else x
+    x = real(-746) if x < real(-746) else x
+    n, r = nearest_power(x)
+    low = x < real(-700)
+    bias = np.int64(1150 << 52) if low else np.int64(1022 << 52)
+    scale = np.int64((n << np.int64(52)) + bias).view(np.float64)
+    y = (small_expm1(r) * real(2) + real(2)) * scale
+    return y * real(2.0**-128) if low else y
+
+
+def expm1(x):
+    """``exp(x) - 1`` without cancellation near 0; -1 below -40, inf above 710."""
+    x = real(709.9) if x > real(709.9) else x
+    x = real(-40) if x < real(-40) else x
+    n, r = nearest_power(x)
+    half = power_of_two(n - np.int64(1))
+    y = half * small_expm1(r) + (half - real(0.5))
+    return y + y
+
+
+def small_log1p(e):
+    """``log(1 + e)`` for 0 <= e <= 1, as 2 atanh(e/(2 + e)) (minimax)."""
+    t = (e + e) / (real(2) + e)
+    z = t * t
+    y = real(8.114199695534731e-08) * z + real(1.5909545200674144e-07)
+    y = y * z + real(9.236005998976597e-07)
+    y = y * z + real(4.059146345362015e-06)
+    y = y * z + real(1.878241795070951e-05)
+    y = y * z + real(8.877804731899731e-05)
+    y = y * z + real(0.0004340278118027518)
+    y = y * z + real(0.0022321428553092114)
+    y = y * z + real(0.012500000000048816)
+    y = y * z + real(0.08333333333333288)
+    return y * z * t + t
+
+
+def half_hyperbolic(a):
+    """``sinh(a)/2`` and ``cosh(a)/2`` for a >= 0: from n ln 2 and r by the addition theorem."""
+    a = real(710.5) if a > real(710.5) else a
+    n, r = nearest_power(a)
     z = r * r
-    p = (real(1.26177193074810590878e-4) * z + real(3.02994407707441961300e-2)) * z
-    p = (p + real(9.99999999999999999910e-1)) * r
-    q = real(3.00198505138664455042e-6) * z + real(2.52448340349684104192e-3)
-    q = (q * z + real(2.27265548208155028766e-1)) * z + real(2.0)
-    y = real(1) + real(2) * (p / (q - p))
-    half = np.int64(n >> np.int64(1))
-    return y * power_of_two(half) * power_of_two(np.int64(n - half))
+    s = (real(2.510932985375047e-08) * z + real(2.7557243431163294e-06)) * z
+    s = ((s + real(0.00019841269886831052)) * z + real(0.008333333333321383)) * z
+    s = (s + real(0.16666666666666677)) * z * r + r
+    c = (real(2.092179280241969e-09) * z + real(2.755725176056755e-07)) * z
+    c = ((c + real(2.4801587349251228e-05)) * z + real(0.001388888888887327)) * z
+    c = ((c + real(0.041666666666666685)) * z + real(0.5)) * z
+    up = power_of_two(n - np.int64(2))
+    down = power_of_two(np.int64(-2) - n if n < np.int64(1000) else np.int64(-1002))
+    sinh_n, cosh_n = up - down, up + down
+    return (sinh_n * c + cosh_n * s) + sinh_n, (cosh_n * c + sinh_n * s) + cosh_n
+
+
+def small_atan(t):
+    """``atan(t) - t`` for |t| <= tan(pi/8) (minimax)."""
+    z = t * t
+    y = real(-0.017908358042708628) * z + real(0.03806593974691639)
+    y = y * z - real(0.050393723839960394)
+    y = y * z + real(0.058479073712835825)
+    y = y * z - real(0.06663106955768945)
+    y = y * z + real(0.07692060508024431)
+    y = y * z - real(0.0909089777634027)
+    y = y * z + real(0.11111110784185269)
+    y = y * z - real(0.14285714280212827)
+    y = y * z + real(0.19999999999953771)
+    y = y * z - real(0.333333333333332)
+    return y * z * t
 
 
 def log(x):
@@ -116,13 +195,14 @@ def log(x):
 
 
 def circular(x):
-    """sin and cos of x reduced by pi/2 in three parts; accurate for |x| < 1e6."""
+    """sin and cos of x reduced by pi/2 in four parts; accurate for |x| < 1e12."""
     shifted_n = x * real(0.636619772367581343) + ROUND
     n = np.int64(np.float64(shifted_n).view(np.int64) - ROUND_BITS)
     k = shifted_n - ROUND
     r = x - k * real(1.57079625129699707031)
     r = r - k * real(7.54978941586159635335e-8)
     r = r - k * real(5.39030285815811905290e-15)
+    r = r - k * real(8.4784276603689e-32)
     r = real(0.8) if r > real(0.8) else r  # beyond the range: inaccurate, still bounded
     r = real(-0.8) if r < real(-0.8) else r
     s, c = sine_cosine(r)
@@ -141,6 +221,13 @@ def cos(x):
     s, c, n = circular(x)
     y = s if (n & np.int64(1)) != np.int64(0) else c
     return -y if (np.int64(n + np.int64(1)) & np.int64(2)) != np.int64(0) else y
+
+
+def tan(x):
+    """Tangent."""
+    s, c, n = circular(x)
+    odd = (n & np.int64(1)) != np.int64(0)
+    return (-c if odd else s) / (s if odd else c)
 
 
 def tanh(x):

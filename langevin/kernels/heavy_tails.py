@@ -4,8 +4,8 @@ A pair of normals is an exponential ``w = (z0**2 + z1**2)/2`` and an independent
 a trigonometric function of it nor a rejection is needed.
 """
 
-from langevin.kernels.float64 import cos, exp, log, real, sin, sqrt
-from langevin.kernels.library import atan, expm1
+from langevin.kernels.float64 import cos, exp, expm1, log, real, sin, sqrt
+from langevin.kernels.library import atan
 
 
 def student_t(z0, z1, dof):

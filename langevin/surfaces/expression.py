@@ -25,8 +25,9 @@ class Surface:
     """A smooth function ``U(x; a, b, ...)`` to descend, from one formula.
 
     ``formula`` is text in a small language (names, numbers, ``+ - * / **``, pi, and exp log sin cos
-    tan tanh sinh cosh atan sqrt abs sign of one argument) or a Python callable of the coordinates,
-    which is traced once with symbolic arguments, so np.exp(x) and friends work. Symbols given as
+    tan tanh sinh cosh atan sqrt abs sign sigmoid softplus of one argument) or a Python callable of
+    the coordinates, which is traced once with symbolic arguments, so np.exp(x) and friends work
+    (np.logaddexp(0, x) is softplus, scipy.special.expit(x) sigmoid). Symbols given as
     keyword arguments are parameters; all others are coordinates, in natural order (x2 before x10)
     or in the order of ``variables``. Parameters are values at run time: `replace` changes them
     without deriving or compiling anything again, except a parameter in an exponent, which is part

@@ -31,6 +31,9 @@ class Absolute(sympy.Function):
         """The derivative, away from 0."""
         return Sign(self.args[0])
 
+    def _eval_evalf(self, prec):
+        return sympy.Abs(self.args[0])._eval_evalf(prec)
+
 
 class Sign(sympy.Function):
     """``sign(x)`` of a real argument, with derivative 0 (the jump at 0 is left out)."""
@@ -40,6 +43,35 @@ class Sign(sympy.Function):
     def fdiff(self, argindex=1):
         """The derivative, away from 0."""
         return sympy.S.Zero
+
+    def _eval_evalf(self, prec):
+        return sympy.sign(self.args[0])._eval_evalf(prec)
+
+
+class Sigmoid(sympy.Function):
+    """``1/(1 + exp(-x))``, with derivative ``sigmoid(x) (1 - sigmoid(x))``."""
+
+    nargs = 1
+
+    def fdiff(self, argindex=1):
+        """The derivative."""
+        return self * (1 - self)
+
+    def _eval_evalf(self, prec):
+        return (1 / (1 + sympy.exp(-self.args[0])))._eval_evalf(prec)
+
+
+class Softplus(sympy.Function):
+    """``log(1 + exp(x))``, with derivative ``sigmoid(x)``."""
+
+    nargs = 1
+
+    def fdiff(self, argindex=1):
+        """The derivative."""
+        return Sigmoid(self.args[0])
+
+    def _eval_evalf(self, prec):
+        return sympy.log(1 + sympy.exp(self.args[0]))._eval_evalf(prec)
 
 
 FUNCTIONS: dict[str, tuple[Any, Callable[[float], float]]] = {
@@ -55,6 +87,8 @@ FUNCTIONS: dict[str, tuple[Any, Callable[[float], float]]] = {
     "sqrt": (sympy.sqrt, math.sqrt),
     "abs": (Absolute, abs),
     "sign": (Sign, lambda v: float(np.sign(v))),
+    "sigmoid": (Sigmoid, lambda v: math.exp(min(v, 0.0)) / (1 + math.exp(-abs(v)))),
+    "softplus": (Softplus, lambda v: max(v, 0.0) + math.log1p(math.exp(-abs(v)))),
 }
 CONSTANTS = {"pi": sympy.pi}
 

@@ -37,9 +37,9 @@ def parse(text: str, symbols: dict[str, sympy.Symbol] | None = None) -> sympy.Ex
     """The sympy expression that ``text`` stands for, read from a whitelist of syntax.
 
     Allowed: names, finite numbers, ``+ - * / **``, parentheses, the constant ``pi`` and calls of
-    exp log sin cos tan tanh sinh cosh atan sqrt abs sign. Every name met is entered in ``symbols``
-    (name -> Symbol), also those that cancel. Raises FormulaError for anything else, for more than
-    10,000 characters and for nesting deeper than 100.
+    exp log sin cos tan tanh sinh cosh atan sqrt abs sign sigmoid softplus. Every name met is
+    entered in ``symbols`` (name -> Symbol), also those that cancel. Raises FormulaError for
+    anything else, for more than 10,000 characters and for nesting deeper than 100.
     """
     symbols = {} if symbols is None else symbols
     _check_text(text)
@@ -149,12 +149,27 @@ def _spine(node, operators, symbols, depth, inverse) -> list[sympy.Expr]:
     return parts[::-1]
 
 
+_OTHER_NAMES = {
+    "ln": "log",
+    "arctan": "atan",
+    "pow": "**",
+    "expit": "sigmoid",
+    "logistic": "sigmoid",
+}
+
+
 def _build_call(node: ast.Call, symbols: dict[str, sympy.Symbol], depth: int) -> sympy.Expr:
     if not isinstance(node.func, ast.Name):
         _refuse(node.func)
     name = node.func.id
     if name not in FUNCTIONS:
-        near = {"ln": ["log"], "arctan": ["atan"], "pow": ["**"]}.get(name)
+        near = {
+            "ln": ["log"],
+            "arctan": ["atan"],
+            "pow": ["**"],
+            "expit": ["sigmoid"],
+            "logistic": ["sigmoid"],
+        }.get(name)
         near = near or difflib.get_close_matches(name, FUNCTIONS, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise FormulaError(

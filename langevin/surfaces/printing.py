@@ -14,7 +14,7 @@ import sympy
 from sympy.printing.str import StrPrinter
 
 from langevin.errors import FormulaError
-from langevin.surfaces.language import Absolute, Sign
+from langevin.surfaces.language import FUNCTIONS, Absolute, Sigmoid, Sign, Softplus
 
 _CALLS = {
     sympy.exp: "exp",
@@ -30,6 +30,8 @@ _CALLS = {
     sympy.Abs: "abs",
     Sign: "sign",
     sympy.sign: "sign",
+    Sigmoid: "sigmoid",
+    Softplus: "softplus",
 }
 _SUM, _PRODUCT, _ATOM = range(3)
 
@@ -49,6 +51,12 @@ class _FormulaPrinter(StrPrinter):
     def _print_Sign(self, expr):
         return f"sign({self._print(expr.args[0])})"
 
+    def _print_Sigmoid(self, expr):
+        return f"sigmoid({self._print(expr.args[0])})"
+
+    def _print_Softplus(self, expr):
+        return f"softplus({self._print(expr.args[0])})"
+
 
 def formula_text(expression: sympy.Expr) -> str:
     """The expression in the formula language; parsing it gives the same expression."""
@@ -65,9 +73,9 @@ def source(
 ) -> str:
     """Source of ``def name(x0, ..., p0, ...)`` returning a tuple (or, ``scalar``, one value).
 
-    Only + - * / and exp log sin cos tan tanh sinh cosh atan sqrt abs sign are used. Integer powers
-    are products, half powers use sqrt, any other power is ``exp(p*log(x))``; a sum of monomials in
-    one variable is in Horner form. Any other polynomial keeps the form it was written in: expanding
+    Only + - * / and the functions of the language are used. Integer powers are products, half
+    powers use sqrt, any other power is ``exp(p*log(x))``; a sum of monomials in one variable is in
+    Horner form. Any other polynomial keeps the form it was written in: expanding
     ``(x - 100)**4`` would lose all digits in single precision.
     """
     renamed = {s: sympy.Symbol(f"x{i}") for i, s in enumerate(variables)}
@@ -134,7 +142,7 @@ class _Writer:
             return self._product(1 / sympy.tan(e.args[0]))
         raise FormulaError(
             f"the formula leads to {type(e).__name__}(), which no kernel can compute. "
-            "Rewrite it with exp, log, sin, cos, tan, tanh, sinh, cosh, atan, sqrt, abs, sign."
+            f"Rewrite it with {', '.join(FUNCTIONS)}."
         )
 
     def _sum(self, e: sympy.Expr) -> str:
@@ -229,6 +237,11 @@ def _split_sign(term: sympy.Expr) -> tuple[bool, sympy.Expr]:
     return negative, -term if negative else term
 
 
+def _sigmoid(x):
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, e) / (1 + e)
+
+
 _NUMPY = {
     "real": np.float64,
     "exp": np.exp,
@@ -243,6 +256,8 @@ _NUMPY = {
     "sqrt": np.sqrt,
     "abs": np.abs,
     "sign": np.sign,
+    "sigmoid": _sigmoid,
+    "softplus": lambda x: np.logaddexp(0.0, x),
     "__builtins__": {},
 }
 

@@ -74,7 +74,7 @@ class Symbolic:
         floats = {f: sympy.Rational(float(f)) for f in exact.atoms(sympy.Float, sympy.NumberSymbol)}
         try:
             return sympy.Poly(exact.xreplace(floats), x, domain="QQ")
-        except sympy.PolynomialError:
+        except sympy.BasePolynomialError:  # not a polynomial, or a coefficient like exp(a)
             return None
 
 

@@ -102,8 +102,8 @@ class Traced:
 
     def __array_ufunc__(self, ufunc, method, *inputs, **options):
         """NumPy functions: as on an object array, which calls the methods below."""
-        if ufunc is np.sign and len(inputs) == 1:
-            return self._call("sign")
+        if method == "__call__" and ufunc.__name__ in _UFUNCS:
+            return _UFUNCS[ufunc.__name__](*inputs)
         boxed = [np.array(v, dtype=object) if isinstance(v, Traced) else v for v in inputs]
         return getattr(ufunc, method)(*boxed, **options)
 
@@ -112,6 +112,17 @@ class Traced:
     __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _cannot("compares an argument")
 
 
+def _logaddexp(a, b):
+    """``log(exp(a) + exp(b))``, as ``a + softplus(b - a)``."""
+    difference = b - a
+    return a + difference._call("softplus")
+
+
+_UFUNCS = {  # those that NumPy does not turn into a method call
+    "sign": lambda x: x._call("sign"),
+    "expit": lambda x: x._call("sigmoid"),  # scipy.special
+    "logaddexp": _logaddexp,
+}
 for _name in FUNCTIONS:  # np.exp(x) on an object calls x.exp()
     _method = functools.partialmethod(Traced._call, _name)
     setattr(Traced, {"atan": "arctan"}.get(_name, _name), _method)
@@ -150,7 +161,8 @@ def trace(
     except Exception as error:
         raise FormulaError(
             f"the function could not be traced ({type(error).__name__}: {error}). Use arithmetic "
-            "and np.exp, log, sin, cos, tan, tanh, sinh, cosh, arctan, sqrt, abs, sign only."
+            "and np.exp, log, sin, cos, tan, tanh, sinh, cosh, arctan, sqrt, abs, sign, "
+            "logaddexp only."
         ) from error
     if isinstance(result, np.ndarray) and result.size == 1:
         result = result.item()
