@@ -120,6 +120,11 @@ def scalar_function(text: str, entry: str):
     return load(text, entry)
 
 
+def optimised_code(kernel) -> str:
+    """LLVM's code for everything this process compiled of a kernel (for tests)."""
+    return "\n".join(kernel.inspect_llvm().values())
+
+
 def n_threads() -> int:
     """Threads a run uses."""
     return numba.get_num_threads()

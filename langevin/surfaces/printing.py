@@ -160,7 +160,7 @@ class _Writer:
         above, below = [], []
         for factor in sympy.Mul.make_args(rest):
             base, exponent = factor.as_base_exp() if factor.is_Pow else (factor, sympy.S.One)
-            if exponent.is_Number and exponent < 0:
+            if exponent.is_Number and exponent < 0 and (2 * exponent).is_Integer:
                 below.append(self._power(base, -exponent))
             elif factor != 1:
                 above.append(self._power(base, exponent))
@@ -175,7 +175,7 @@ class _Writer:
         return text, level
 
     def _power(self, base: sympy.Expr, exponent: sympy.Expr) -> str:
-        """``base**exponent`` as an atom; numeric exponents are positive here."""
+        """``base**exponent`` as an atom; negative halves and integers became divisions before."""
         text, level = self.write(base)
         if exponent == 1:
             return text if level == _ATOM else f"({text})"
