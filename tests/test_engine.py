@@ -18,6 +18,7 @@ import langevin as lv
 from langevin.engines import cpu
 from langevin.errors import DivergenceError, LangevinError, ParameterError, StabilityWarning
 from langevin.surfaces.finite_sum import FiniteSum
+from langevin.surfaces.regression import logistic_regression
 
 simulate_module = importlib.import_module("langevin.simulate")  # the name in lv is the function
 STEPS = 42  # not a multiple of 4
@@ -34,7 +35,7 @@ _data = np.random.default_rng(42)
 U, B = _data.normal(size=(23, 2)), _data.normal(size=23)
 V = U @ [1.0, -0.5] + 0.3 + 0.5 * _data.normal(size=23)
 LEAST_SQUARES = FiniteSum("(w*u + b - v)**2/2", data={"u": U, "v": V}, l2=0.01)
-LOGISTIC = FiniteSum("log(1 + exp(-s*(w*u)))", data={"u": U, "s": np.sign(V)}, l2=0.1)
+LOGISTIC = logistic_regression(U, np.sign(V), l2=0.1)
 
 
 def well_gradient(x):
@@ -89,6 +90,7 @@ CASES = {
         lv.SGD(**SAMPLED, sampling="without_replacement"),
         "float32",
     ),
+    "logistic": (LOGISTIC, lv.SGD(**SAMPLED), "float32"),
     "full gradient": (LOGISTIC, lv.Overdamped(0.05, 0.1), "float64"),
 }
 GRADIENTS = {
@@ -126,9 +128,10 @@ def twin(case, starts, n_steps, seed, first_replica=0):
         momentum=dynamics.momentum,
         first_replica=first_replica,
     )
-    if surface is LEAST_SQUARES:
+    if surface in (LEAST_SQUARES, LOGISTIC):
+        each = least_squares_gradient if surface is LEAST_SQUARES else logistic_gradient
         common |= dict(sampling=dynamics.sampling, l2=surface.l2)
-        return naive.minibatch_sgd(least_squares_gradient, 23, starts, n_steps, seed, **common)
+        return naive.minibatch_sgd(each, 23, starts, n_steps, seed, **common)
     common |= dict(sigma=surface.noise.sigma, dtype=dtype)
     return naive.sgd(GRADIENTS[id(surface)], starts, n_steps, seed, **common)
 

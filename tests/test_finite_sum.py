@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 
 import langevin as lv
 from langevin.errors import FormulaError, LangevinError, ParameterError, UnsoundError
 from langevin.surfaces.finite_sum import FiniteSum
-from langevin.surfaces.regression import diabetes, linear_regression
+from langevin.surfaces.regression import diabetes, linear_regression, logistic_regression
 
 _data = np.random.default_rng(8)
 N = 19
@@ -33,6 +34,11 @@ CASES = {
     "logistic": (
         "log(1 + exp(-s*(w*u)))", {"u": U, "s": S}, {"l2": 0.1}, 3,
         lambda w: np.log1p(np.exp(-S * dot(U, w))) + 0.05 * np.sum(w**2),
+    ),
+    "softplus": (
+        "softplus(-s*(w*u)) + sigmoid(w*u)/9", {"u": U, "s": S}, {"l2": 0.1}, 3,
+        lambda w: np.log1p(np.exp(-S * dot(U, w))) + 0.05 * np.sum(w**2)
+        + 1 / (1 + np.exp(-dot(U, w))) / 9,
     ),
     "two weight vectors": (
         "(tanh(w*u) + z*t - v)**2/2", {"u": U, "t": T, "v": V}, {}, 5,
@@ -283,6 +289,85 @@ def test_linear_regression_is_least_squares():
 def test_linear_regression_refuses(X, y):
     with pytest.raises(LangevinError):
         linear_regression(X, y)
+
+
+# --- logistic regression --------------------------------------------------------------------------
+
+LABELS = (U @ [1.0, -1.0, 0.5] + V > 0).astype(int)
+
+
+def logistic_loss(w):
+    return np.logaddexp(0, -(2 * LABELS - 1) * dot(U, w))
+
+
+@pytest.mark.parametrize("labels", [LABELS, 2 * LABELS - 1, LABELS == 1, LABELS.astype(float)])
+def test_logistic_regression_reads_both_kinds_of_labels(labels):
+    w = np.array([0.3, -1.0, 2.0])
+    surface = logistic_regression(U, labels)
+    assert surface.energy(w) == pytest.approx(logistic_loss(w).mean(), rel=1e-12)
+    assert np.allclose(surface.example_gradients(w), differences(logistic_loss, w), atol=1e-8)
+    each = differences(surface.example_gradients, w)
+    assert np.allclose(surface.hessian(w), each.mean(axis=0), atol=1e-8)
+    p = 1 / (1 + np.exp(-dot(U, w)))
+    assert np.allclose(surface.gradient(w), (p - LABELS) @ U / N, rtol=1e-12)
+    assert np.allclose(surface.hessian(w), (U.T * p * (1 - p)) @ U / N, rtol=1e-11)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+def test_the_minimum_of_logistic_regression_is_that_of_scipy(scale):
+    surface = logistic_regression(scale * U, LABELS)
+    (minimum,) = surface.minima()
+    expected = optimize.minimize(lambda w: logistic_loss(w).mean(), np.zeros(3), tol=1e-12)
+    assert np.allclose(minimum.position * scale, expected.x, rtol=1e-5)
+    assert minimum.energy == pytest.approx(expected.fun, rel=1e-10)
+    penalised = logistic_regression(U, LABELS, l2=0.5).minima()[0].position
+    assert np.allclose(
+        penalised,
+        optimize.minimize(lambda w: logistic_loss(w).mean() + 0.25 * w @ w, np.zeros(3)).x,
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e3])
+def test_separable_data_have_no_minimum(scale):
+    labels = U @ [1, 2, 3] > 0
+    one_side = np.hstack([U, (np.arange(N) < 4)[:, None] * (2 * LABELS - 1)[:, None]])
+    for X, y in ((U, labels), (one_side, LABELS), (np.hstack([U, U[:, :1]]), LABELS)):
+        with pytest.raises(UnsoundError, match="separable"):
+            logistic_regression(scale * X, y).minima()
+        assert np.isfinite(logistic_regression(X, y, l2=1e-3).minima()[0].position).all()
+
+
+@pytest.mark.parametrize(
+    "X, y, names",
+    [
+        (U[:, 0], LABELS, "X has shape"),
+        (U, LABELS[:-1], "y has shape (18,)"),
+        (U, LABELS[:, None], "y has shape (19, 1)"),
+        (U, LABELS + 1, "labels 1, 2"),
+        (U, V, "needed: 0 and 1, or -1 and +1"),
+        (U, np.arange(N) % 3 - 1, "labels -1, 0, 1"),
+        (U, np.full(N, np.nan), "nan"),
+        (U, ["cat"] * N, "0/1"),
+        (U * np.nan, LABELS, "NaN"),
+        ("a", LABELS, "X"),
+    ],
+)
+def test_logistic_regression_refuses(X, y, names):
+    with pytest.raises(ParameterError) as caught:
+        logistic_regression(X, y)
+    assert names in str(caught.value)
+
+
+def test_margins_of_any_size_give_finite_weights_in_float32():
+    """Weights of 3e4 at the start: |z| up to 1e5, and exp(z) would overflow."""
+    surface = logistic_regression(U, LABELS, l2=0.01)
+    start = 1e4 * np.array([[1.0, -2.0, 3.0], [-1.0, 2.0, -3.0]])
+    assert np.abs(U @ start.T).max() > 3e4
+    options = {"n_replicas": 2, "n_steps": 20_000, "start": start, "dtype": "float32", "seed": 1}
+    result = lv.simulate(surface, lv.SGD(0.1, 4), progress=False, **options)
+    assert np.isfinite(result.positions).all()
+    assert np.abs(result.positions - surface.minima()[0].position).max() < 2
 
 
 # --- runs on data that are refused ----------------------------------------------------------------

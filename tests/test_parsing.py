@@ -12,6 +12,7 @@ import pytest
 import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 
 from langevin.errors import FormulaError, LangevinError, ParameterError
 from langevin.surfaces.expression import Surface
@@ -175,6 +176,12 @@ def test_long_sums_are_no_deep_nesting():
         ("x**2.5 + y**0.5 + z**-1.5", lambda x, y, z: x**2.5 + y**0.5 + z**-1.5),
         ("abs(-x)*sign(y)*atan(z)", lambda x, y, z: x * math.atan(z)),
         ("sqrt(4)*x + cos(0)*y + z*exp(1)", lambda x, y, z: 2 * x + y + math.e * z),
+        (
+            "softplus(x)/y + z*sigmoid(-3*x)",
+            lambda x, y, z: math.log(1 + math.exp(x)) / y + z / (1 + math.exp(3 * x)),
+        ),
+        ("softplus(0)*x + sigmoid(0)*y + z", lambda x, y, z: math.log(2) * x + y / 2 + z),
+        ("x + y**sigmoid(2) + z", lambda x, y, z: x + y ** (1 / (1 + math.exp(-2))) + z),
         ("tan(x + pi/2) + y + z", lambda x, y, z: math.tan(x + math.pi / 2) + y + z),
     ],
 )
@@ -243,6 +250,28 @@ def test_callables_and_text_give_the_same_surface():
     assert traced.formula == text.formula
     assert traced.parameters == text.parameters
     assert traced.gradient_source() == text.gradient_source()
+
+
+def test_sigmoid_and_softplus_are_traced():
+    text = Surface("softplus(x) + sigmoid(2*y) + softplus(-x*y) + x + softplus(y - x)")
+    traced = Surface(
+        lambda x, y: np.logaddexp(0, x) + expit(2 * y) + (-x * y).softplus() + np.logaddexp(x, y)
+    )
+    assert traced.formula == text.formula
+    assert Surface(text.formula).gradient_source() == text.gradient_source()
+    assert Surface(lambda x: x.sigmoid() + np.logaddexp(x, 0.0)).formula == (
+        Surface("sigmoid(x) + x + softplus(-x)").formula
+    )
+
+
+def test_sigmoid_and_softplus_at_both_ends():
+    x = np.array([[-800.0], [-40.0], [0.0], [40.0], [800.0]])
+    tail = math.exp(-40)
+    surface = Surface("softplus(x)")
+    close = {"rtol": 1e-15, "atol": 0}
+    assert np.allclose(surface.energy(x), [0, tail, math.log(2), 40, 800], **close)
+    assert np.allclose(surface.gradient(x)[:, 0], [0, tail, 0.5, 1, 1], **close)
+    assert np.allclose(surface.hessian(x).ravel(), [0, tail, 0.25, 0, 0], **close)
 
 
 def test_numpy_functions_are_traced():
@@ -316,6 +345,9 @@ numbers = st.one_of(
 )
 
 
+SMOOTH = ["sin", "cos", "tanh", "atan", "sigmoid", "softplus"]
+
+
 def formulas(leaves=8):
     """Random smooth formulas of x, y and the parameter a."""
     atoms = st.one_of(st.sampled_from(["x", "y", "a"]), numbers)
@@ -326,9 +358,9 @@ def formulas(leaves=8):
                 lambda t: f"({t[0]} {t[1]} {t[2]})"
             ),
             st.tuples(inner, st.integers(2, 5)).map(lambda t: f"({t[0]})**{t[1]}"),
-            st.tuples(st.sampled_from(["sin", "cos", "tanh", "atan"]), inner).map(
-                lambda t: f"{t[0]}({t[1]})"
-            ),
+            st.tuples(
+                st.sampled_from(["sin", "cos", "tanh", "atan", "sigmoid", "softplus"]), inner
+            ).map(lambda t: f"{t[0]}({t[1]})"),
             inner.map(lambda u: f"exp(-({u})**2)"),
             inner.map(lambda u: f"sqrt(1 + ({u})**2)"),
             inner.map(lambda u: f"log(2 + ({u})**2)"),
@@ -348,6 +380,8 @@ SCALAR = {
     **{n: getattr(math, n) for n in "exp log sin cos tan tanh sinh cosh atan sqrt".split()},
     "abs": abs,
     "sign": lambda v: float((v > 0) - (v < 0)),
+    "sigmoid": lambda v: math.exp(min(v, 0)) / (1 + math.exp(-abs(v))),
+    "softplus": lambda v: max(v, 0) + math.log1p(math.exp(-abs(v))),
     "__builtins__": {},
 }
 

@@ -29,6 +29,9 @@ def positions(points):
 numbers = st.floats(-3, 3, allow_nan=False).map(lambda v: f"({v:.3g})")
 
 
+SMOOTH = ["sin", "cos", "tanh", "atan", "sigmoid", "softplus"]
+
+
 def formulas():
     """Random smooth, bounded-ish formulas of x, y, z and a."""
     return st.recursive(
@@ -39,9 +42,9 @@ def formulas():
             ),
             inner.map(lambda u: f"({u})**2"),
             inner.map(lambda u: f"({u})**3"),
-            st.tuples(st.sampled_from(["sin", "cos", "tanh", "atan"]), inner).map(
-                lambda t: f"{t[0]}({t[1]})"
-            ),
+            st.tuples(
+                st.sampled_from(["sin", "cos", "tanh", "atan", "sigmoid", "softplus"]), inner
+            ).map(lambda t: f"{t[0]}({t[1]})"),
             inner.map(lambda u: f"exp(-({u})**2)"),
             inner.map(lambda u: f"(1.5 + ({u})**2)**-0.75"),
             inner.map(lambda u: f"log(2 + ({u})**2)"),
@@ -460,6 +463,9 @@ def test_bounds_leave_out_a_negligible_mass(a, temperature):
         "exp(x)",
         "-exp(-x**2)",
         "tanh(x)**2",
+        "softplus(x)",
+        "softplus(x) - softplus(-x)",
+        "sigmoid(x)**2",
         "0.01*log(1 + x**2)",
         "x*y",
         "x**2*y**2",
@@ -473,6 +479,30 @@ def test_bounds_leave_out_a_negligible_mass(a, temperature):
 def test_surfaces_that_do_not_confine_are_refused(formula):
     with pytest.raises(UnsoundError, match=r"confine|no minimum|not isolated"):
         Surface(formula).bounds(0.1)
+
+
+def test_softplus_confines_as_its_two_slopes_do():
+    """A well of slope 1 on both sides, exp(-U/T) integrable at any T that sampling can tell."""
+    surface = Surface("softplus(x) + softplus(-x)")
+    (minimum,) = surface.minima()
+    assert minimum.position == pytest.approx([0], abs=1e-12)
+    assert minimum.energy == pytest.approx(2 * np.log(2))
+    assert minimum.hessian == pytest.approx(0.5)
+    assert surface.saddles() == ()
+    (low,), (high,) = surface.bounds(0.1)
+    assert surface.energy([[low], [high]]) - minimum.energy == pytest.approx([3.0] * 2)
+    plane = Surface("softplus(5*x - 5) + softplus(-5*x - 5) - sigmoid(9*x - y)/3 + y**2")
+    assert len(plane.minima()) == 1 and (plane.bounds(0.1)[0] < plane.bounds(0.1)[1]).all()
+
+
+@pytest.mark.parametrize("function", ["exp(a)", "sqrt(a)", "abs(a)", "sigmoid(a)", "softplus(a)"])
+def test_functions_of_parameters_are_numbers(function):
+    """In a coefficient and in an exponent."""
+    (minimum,) = Surface(f"{function}*(x - 1)**2", a=1.5).minima()
+    assert minimum.position == pytest.approx([1.0])
+    surface = Surface(f"(1 + x**2)**{function}", a=1.5)
+    value = Surface(f"{function} + 0*x", variables=("x",), a=1.5).energy([0.0])
+    assert surface.energy([0.7]) == pytest.approx(1.49**value)
 
 
 def test_slow_confinement_depends_on_the_temperature():

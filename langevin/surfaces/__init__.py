@@ -13,7 +13,7 @@ from langevin.surfaces.catalogue import (
 from langevin.surfaces.expression import Minimum, Saddle, Surface
 from langevin.surfaces.finite_sum import FiniteSum
 from langevin.surfaces.noise import Isotropic
-from langevin.surfaces.regression import diabetes, linear_regression
+from langevin.surfaces.regression import diabetes, linear_regression, logistic_regression
 
 __all__ = [
     "Basins",
@@ -25,6 +25,7 @@ __all__ = [
     "diabetes",
     "double_well",
     "linear_regression",
+    "logistic_regression",
     "mueller_brown",
     "quadratic",
     "rastrigin",

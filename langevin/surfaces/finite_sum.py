@@ -236,14 +236,13 @@ class FiniteSum:
             if settled:
                 break
         hessian = self.hessian(w)
-        if (
-            not settled
-            or np.linalg.norm(self.gradient(w)) > 1e-6
-            or np.linalg.eigvalsh(hessian)[0] <= 0
-        ):
+        values = np.linalg.eigvalsh(hessian)
+        flat = values[0] <= 1e-12 * abs(values[-1])
+        if not settled or np.linalg.norm(self.gradient(w)) > 1e-6 or flat:
             raise UnsoundError(
                 f"no minimum of {self!r} was reached from zero weights: the loss may have none "
-                "(separable data). Add l2=, or give simulate(start=...)."
+                "(separable data) or a valley of them (linearly dependent features). Add l2=, or "
+                "give simulate(start=...)."
             )
         return Minimum(position=w, energy=float(self.energy(w)), hessian=hessian)
 

@@ -27,6 +27,35 @@ def diabetes(*, standardize: bool = True) -> tuple[np.ndarray, np.ndarray]:
     return table[:, :-1], table[:, -1]
 
 
+def logistic_regression(X: Any, y: Any, *, l2: float = 0.0) -> FiniteSum:
+    """Two classes, ``L(w) = (1/N) sum_n log(1 + exp(-s_n <w, x_n>)) + (l2/2) |w|**2``, s = +-1.
+
+    X (N, d); y (N,) holds the labels, 0 and 1 or -1 and +1: s_n = +1 for 1, -1 for 0 or -1. There
+    is no bias: give X a column of ones. With p_n = sigmoid(<w, x_n>) the gradient is
+    ``mean((p_n - [s_n = 1]) x_n) + l2 w`` and the Hessian ``mean(p_n (1 - p_n) x_n x_n') + l2 I``,
+    so the loss is convex and has at most one minimum if the features are independent. Separable
+    data have none without l2: the weights grow for ever, and `minima` raises UnsoundError.
+    Source: Bishop (2006), section 4.3.2. Raises ParameterError for other shapes or labels.
+    """
+    X = real_array("X", X, "needed: real numbers of shape (N, d)")
+    if X.ndim != 2:
+        raise ParameterError(f"X has shape {X.shape}; needed: (N, d), a row for each example.")
+    labels = np.asarray(y)
+    y = real_array("y", labels.astype(int) if labels.dtype == bool else y, "needed: 0/1 or -1/+1")
+    if y.shape != X.shape[:1]:
+        raise ParameterError(f"y has shape {y.shape}; needed: ({len(X)},), a label for each row.")
+    found = set(np.unique(y).tolist())
+    if not (found <= {0.0, 1.0} or found <= {-1.0, 1.0}):
+        shown = ", ".join(f"{v:g}" for v in sorted(found)[:6]) + (", ..." if len(found) > 6 else "")
+        raise ParameterError(
+            f"y holds the labels {shown}; needed: 0 and 1, or -1 and +1. Two other classes a and b "
+            "become 0 and 1 by y == b."
+        )
+    surface = FiniteSum("softplus(-s*(w*x))", data={"x": X, "s": np.where(y > 0, 1.0, -1.0)}, l2=l2)
+    surface.name = f"logistic regression, N={surface.n_examples}, dim={surface.dim}"
+    return surface
+
+
 def linear_regression(X: Any, y: Any, *, l2: float = 0.0) -> FiniteSum:
     """Least squares, ``L(w) = (1/N) sum_n (<w, x_n> - y_n)**2 / 2 + (l2/2) |w|**2``.
 
