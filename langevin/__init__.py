@@ -6,6 +6,7 @@ from langevin.dynamics import SGD, Overdamped, Underdamped
 from langevin.observe import Histogram, Moments, Occupation
 from langevin.result import Estimate, Result
 from langevin.simulate import simulate
+from langevin.storage import load
 from langevin.surfaces.expression import Surface
 from langevin.surfaces.finite_sum import FiniteSum
 from langevin.surfaces.noise import AlphaStable, Anisotropic, Isotropic, StudentT
@@ -33,6 +34,7 @@ __all__ = [
     "Underdamped",
     "compare",
     "errors",
+    "load",
     "plot",
     "predict",
     "schedules",

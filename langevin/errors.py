@@ -25,6 +25,21 @@ class DivergenceError(LangevinError, ArithmeticError):
         self.result = result
 
 
+class StorageError(LangevinError, ValueError):
+    """A saved run that cannot be written, or read: not a run, corrupt, or of a newer version."""
+
+
+class CheckpointError(LangevinError, RuntimeError):
+    """A checkpoint that is of another run, corrupt, in use, or could not be written.
+
+    Where a run was under way, ``result`` holds all that it computed.
+    """
+
+    def __init__(self, message: str, result=None):
+        super().__init__(message)
+        self.result = result
+
+
 class UnavailableError(LangevinError, RuntimeError):
     """A device, an optional package or a file that this machine lacks."""
 

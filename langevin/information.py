@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import importlib.util
 import os
@@ -62,6 +63,22 @@ def version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def provenance() -> dict[str, str | int]:
+    """What a result keeps of the machine and the versions that computed it."""
+    import langevin
+    from langevin.engines import compiling
+
+    return {
+        "langevin": langevin.__version__,
+        **{name: version(name) or "unknown" for name in ("numpy", "numba")},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "threads": compiling.n_threads(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def gather() -> dict[str, str]:

@@ -39,6 +39,8 @@ class Result:
     state after ``steps_done`` steps. ``diverged`` (n_replicas,) holds the step by which a replica
     had escaped, or -1. Observers are read by name, ``result["name"]``, or through ``density()``,
     ``occupation()`` and ``moments()``. ``groups`` holds the labels that an observer was given.
+    ``resumed_at`` is the step at which a run resumed from a checkpoint began, else 0;
+    ``provenance`` tells the versions and the machine that computed it.
     """
 
     surface: Any
@@ -56,6 +58,8 @@ class Result:
     observed: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    resumed_at: int = 0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def n_replicas(self) -> int:
@@ -115,6 +119,25 @@ class Result:
     def moments(self, name: str | None = None):
         """The measured mean and covariance of the Moments of that name, or of the only one."""
         return self[self._name("moments", "Moments", name)]
+
+    def to_xarray(self):
+        """A labelled copy of everything measured, an xarray.Dataset; see `labelled.dataset`.
+
+        Raises UnavailableError without xarray.
+        """
+        from langevin import labelled
+
+        return labelled.dataset(self)
+
+    def save(self, path: Any, *, overwrite: bool = False) -> None:
+        """Saves the run as a Zarr folder, which `langevin.load` and xarray.open_zarr read.
+
+        The folder appears whole or not at all. An existing path is refused, unless ``overwrite``
+        and a saved run is there. Raises StorageError, UnavailableError without xarray and zarr.
+        """
+        from langevin import storage
+
+        storage.save(self, path, overwrite=overwrite)
 
     def __repr__(self) -> str:
         n_diverged = int((self.diverged >= 0).sum())

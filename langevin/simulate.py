@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from langevin import information
 from langevin import observe as observers_module
 from langevin.checks import one_of, whole_number
 from langevin.dynamics import SGD, Overdamped, Underdamped
@@ -184,6 +185,7 @@ def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed
         observed=observed,
         kinds={observer.name: observer.kind for observer in bound},
         groups={observer.name: observer.groups for observer in bound if observer.grouped},
+        provenance=information.provenance(),
     )
 
 

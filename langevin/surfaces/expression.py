@@ -109,7 +109,9 @@ class Surface:
         return f"Surface({self.formula!r}, variables={self.variables!r}{values}{noise})"
 
     def __reduce__(self):
-        state = (self.formula, self.variables, self.noise, self.parameters, self.name, self._box)
+        names = {*self.variables, *self.parameters}
+        formula = parsing.with_symbols(self.formula, self._symbolic.given, names)
+        state = (formula, self.variables, self.noise, self.parameters, self.name, self._box)
         return _rebuild, state
 
     # --- values ---------------------------------------------------------------------------------

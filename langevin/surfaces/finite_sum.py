@@ -55,6 +55,8 @@ class FiniteSum:
         expression = parsing.parse(formula, symbols)
         _check_names(symbols, arrays, parameters)
         self.formula, self.name = printing.formula_text(expression), "FiniteSum"
+        self.data = arrays
+        self._whole = parsing.with_symbols(self.formula, expression, set(symbols))
         self.n_examples = len(next(iter(arrays.values())))
         self.parameters = {k: _number(k, parameters[k]) for k in sorted(parameters)}
         self.l2 = _number("l2", l2)
@@ -83,9 +85,9 @@ class FiniteSum:
             f"{p.name}{k}" if p.size > 1 else p.name for p in predictors for k in range(p.size)
         )
         n = self.n_examples
-        self.features = np.ascontiguousarray(
-            np.concatenate(features, axis=1) if features else np.empty((n, 0))
-        )
+        if len(features) != 1:  # a single block is shared with ``data``, not copied
+            features = [np.concatenate(features, axis=1) if features else np.empty((n, 0))]
+        self.features = np.ascontiguousarray(features[0])
         used = [s for s in sorted(arrays) if arrays[s].ndim == 1 and s in symbols]
         self.columns = np.ascontiguousarray(
             np.stack([arrays[s] for s in used], axis=1) if used else np.empty((n, 0))
@@ -106,6 +108,9 @@ class FiniteSum:
 
     def __repr__(self) -> str:
         return f"FiniteSum({self.formula!r}, N={self.n_examples}, dim={self.dim}, l2={self.l2:g})"
+
+    def __reduce__(self):
+        return _rebuild, (self._whole, self.data, self.l2, self.parameters, self.name)
 
     # --- values ---------------------------------------------------------------------------------
 
@@ -286,6 +291,12 @@ class _OneBasin:
 
     def label(self, points) -> np.ndarray:
         return np.zeros(np.shape(points)[:-1], dtype=int)
+
+
+def _rebuild(formula, data, l2, parameters, name) -> FiniteSum:
+    surface = FiniteSum(formula, data=data, l2=l2, **parameters)
+    surface.name = name
+    return surface
 
 
 def _arrays(data) -> dict[str, np.ndarray]:

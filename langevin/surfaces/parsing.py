@@ -27,7 +27,7 @@ from langevin.surfaces.language import (
 )
 from langevin.surfaces.tracing import trace
 
-__all__ = ["parse", "trace"]
+__all__ = ["parse", "trace", "with_symbols"]
 
 MAX_LENGTH = 10_000  # characters of a formula
 MAX_DEPTH = 100  # nesting of parentheses, calls, powers and signs
@@ -61,6 +61,12 @@ def parse(text: str, symbols: dict[str, sympy.Symbol] | None = None) -> sympy.Ex
         raise FormulaError(f"formula {shown!r}: {error}") from None
     except (RecursionError, MemoryError):
         raise FormulaError(f"formula {shown!r}: nested too deeply. Split it up.") from None
+
+
+def with_symbols(text: str, expression: sympy.Expr, names: set[str]) -> str:
+    """``text``, the formula of an expression, with the symbols it has lost by cancelling: + 0*x."""
+    lost = sorted(names - {s.name for s in expression.free_symbols})
+    return text + "".join(f" + 0*{name}" for name in lost)
 
 
 def _check_text(text: str) -> None:

@@ -1,0 +1,307 @@
+"""A result as an xarray.Dataset: labelled axes, units, and where the numbers come from.
+
+An estimate says how it is labelled by its type here, or, if it is a dataclass not known here, by a
+class attribute ``dims``, a dict from the name of a field to the names of its axes. Its Estimates
+and numbers need no entry. A field named like an axis, or its plural, becomes its coordinate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from langevin.analysis.density import Density, Moments
+from langevin.analysis.groups import PerGroup
+from langevin.analysis.occupation import MeasuredOccupation
+from langevin.errors import LangevinError, UnavailableError, UnsoundError
+from langevin.result import Estimate
+
+LONGEST = 40  # characters of a name, so that it can be a file's on any disk
+RESERVED = ("langevin", "zarr.json", "c")
+
+
+class Part(NamedTuple):
+    """One array of an estimate; the suffix of its name is "" for the main one."""
+
+    suffix: str
+    dims: tuple[str, ...]
+    values: Any
+    meaning: str
+    coordinates: Mapping[str, np.ndarray]
+    attributes: Mapping[str, Any]
+
+
+def optional(name: str):
+    """An optional package, or UnavailableError that says how to install it."""
+    try:
+        return __import__(name)
+    except ImportError:
+        raise UnavailableError(
+            f"{name} is needed to label, save or load results and is not installed: "
+            "pip install langevin[data]"
+        ) from None
+
+
+def dataset(result):
+    """Everything measured, as an xarray.Dataset that shares no memory with the result.
+
+    ``positions`` and ``velocities`` (replica, coordinate), ``diverged`` (replica), and every
+    observer's estimate under its name: a density over its coordinates, ``occupation`` (minimum),
+    ``moments_mean`` (coordinate), ``moments_covariance`` (coordinate, coordinate_2), each with a
+    variable ``..._stderr``. Groups add the axis ``group``. An occupation whose replicas remember
+    their start has the attribute ``equilibrated`` 0; an observer without an estimate leaves the
+    attribute ``<name>_error``. Attributes of the dataset tell versions, machine, seed, surface and
+    dynamics. Raises UnavailableError without xarray.
+    """
+    xarray = optional("xarray")
+    n, names = result.n_replicas, list(result.surface.variables)
+    replicas = np.arange(result.first_replica, result.first_replica + n)
+    coordinates = {"replica": replicas, "coordinate": np.array(names)}
+    taken = {key.casefold() for key in (*RESERVED, *coordinates, "minimum", "group")}
+    variables: dict[str, tuple] = {}
+    notes: dict[str, str] = {}
+
+    def add(name: str, dims, values, meaning: str, units: str = "1", **attributes) -> str:
+        name = _free(name, taken)
+        taken.add(name.casefold())
+        attributes = {"long_name": meaning, "units": units, **attributes}
+        variables[name] = (dims, np.array(values), attributes)
+        return name
+
+    after = f"after {result.steps_done} steps"
+    add("positions", ("replica", "coordinate"), result.positions, f"position {after}")
+    if result.velocities is not None:
+        axes = ("replica", "coordinate")
+        add("velocities", axes, result.velocities, f"velocity or momentum buffer {after}")
+    meaning = "step by which the replica had escaped, or -1"
+    add("diverged", ("replica",), result.diverged, meaning, "step")
+    described, per_replica = _dynamics(result.dynamics, n)
+    for field, values in per_replica.items():
+        add(field, ("replica",), values, f"{field} of the dynamics")
+    for name, labels in result.groups.items():
+        add(f"{_plain(name)}_group", ("replica",), labels, f"group of the replica in {name!r}")
+    for name, estimate in result.observed.items():
+        if isinstance(estimate, LangevinError):
+            notes[f"{_plain(name)}_error"] = str(estimate)
+            continue
+        parts, renamed, plain = _parts(estimate, result), {}, _plain(name)
+        for part in parts:
+            for dim, values in part.coordinates.items():
+                renamed[dim] = _dimension(dim, plain, np.array(values), coordinates, taken)
+        for part in parts:
+            dims = tuple(renamed.get(d, _axis(d, plain)) for d in part.dims)
+            extra = {"observer": name, **part.attributes}
+            add(plain + part.suffix, dims, part.values, part.meaning, **extra)
+    coordinates = {k: (k, v, _coordinate_attributes(k)) for k, v in coordinates.items()}
+    attributes = {**_attributes(result, described), **notes}
+    return xarray.Dataset(variables, coordinates, attributes)
+
+
+def _plain(name: str) -> str:
+    """A name for a variable that is also a safe name for a folder."""
+    return re.sub(r"[^\w\-+() ]", "_", name)[:LONGEST].strip(" _") or "observer"
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, with a number if it is taken."""
+    count, free = 1, name
+    while free.casefold() in taken:
+        count += 1
+        free = f"{name}_{count}"
+    return free
+
+
+def _axis(dim: str, name: str) -> str:
+    shared = ("replica", "coordinate", "coordinate_2", "minimum", "minimum_2", "group")
+    return dim if dim in shared else f"{name}_{dim}"
+
+
+def _dimension(dim: str, name: str, values: np.ndarray, coordinates: dict, taken: set) -> str:
+    """The axis for these coordinate values: ``dim``, or one of its own if they differ."""
+    for choice in (dim, f"{name}_{dim}"):
+        if choice in coordinates and np.array_equal(coordinates[choice], values):
+            return choice
+    choice = dim if dim.casefold() not in taken or dim in ("minimum", "group") else f"{name}_{dim}"
+    if choice in coordinates or choice.casefold() in taken - {"minimum", "group"}:
+        choice = _free(f"{name}_{dim}", taken)
+    taken.add(choice.casefold())
+    coordinates[choice] = values
+    return choice
+
+
+def _coordinate_attributes(name: str) -> dict[str, str]:
+    meanings = {
+        "replica": "number of the replica",
+        "coordinate": "coordinate of the surface",
+        "minimum": "index into surface.minima()",
+        "group": "label given to the observer",
+        "step": "step of the run",
+    }
+    return {"long_name": meanings.get(name, name), "units": "1"}
+
+
+def _parts(estimate: Any, result) -> list[Part]:
+    """The arrays of one estimate, or of several stacked along group or step."""
+    if isinstance(estimate, MeasuredOccupation):
+        return _occupation(estimate, result)
+    if isinstance(estimate, PerGroup):
+        return _stacked(estimate._estimates, "group", range(len(estimate)), result)
+    steps = getattr(estimate, "steps", None)
+    if isinstance(estimate, Sequence) and steps is not None:
+        return _stacked(list(estimate), "step", steps, result)
+    if isinstance(estimate, Density):
+        return _density(estimate, result)
+    if isinstance(estimate, Moments):
+        mean, square = ("coordinate",), ("coordinate", "coordinate_2")
+        names = {"coordinate_2": np.array(result.surface.variables)}
+        count = {"n_observations": estimate.n_observations, "dof": estimate.dof}
+        return [
+            Part("_mean", mean, estimate.mean, "mean", {}, count),
+            Part("_mean_stderr", mean, estimate.mean_stderr, "its standard error", {}, {}),
+            Part("_covariance", square, estimate.covariance, "covariance", names, count),
+            Part("_covariance_stderr", square, estimate.covariance_stderr, ERROR, names, {}),
+        ]
+    if isinstance(estimate, Estimate):
+        return _one("", estimate)
+    return _dataclass(estimate) if dataclasses.is_dataclass(estimate) else []
+
+
+ERROR = "its standard error"
+
+
+def _one(suffix: str, estimate: Estimate) -> list[Part]:
+    return [
+        Part(suffix, (), estimate.value, suffix.strip("_") or "value", {}, {"dof": estimate.dof}),
+        Part(f"{suffix}_stderr", (), estimate.stderr, ERROR, {}, {}),
+    ]
+
+
+def _density(density: Density, result) -> list[Part]:
+    names = [str(result.surface.variables[a]) for a in density.axes]
+    grids = density.grid if isinstance(density.grid, tuple) else (density.grid,)
+    dims, centres = tuple(names), dict(zip(names, grids, strict=True))
+    count = {"n_observations": density.n_observations, "dof": density.dof}
+    return [
+        Part("", dims, density.value, "probability density", centres, count),
+        Part("_stderr", dims, density.stderr, ERROR, centres, {}),
+        Part("_outside", (), density.outside, "fraction of observations out of range", {}, {}),
+    ]
+
+
+def _occupation(occupation: MeasuredOccupation, result) -> list[Part]:
+    if occupation.index is None and occupation.n_groups > 1:
+        one = [MeasuredOccupation(occupation.counts, k) for k in range(occupation.n_groups)]
+        return _stacked(one, "group", range(occupation.n_groups), result)
+    minima = {"minimum": np.arange(occupation.counts.shape[-1] - 1)}
+    state: dict[str, Any] = {"equilibrated": 1, "n_observations": occupation.n_observations}
+    try:
+        occupation.checked()
+    except UnsoundError as error:
+        state |= {"equilibrated": 0, "warning": str(error)}
+    dims = ("minimum",)
+    return [
+        Part("", dims, occupation.probability, "fraction of time in its basin", minima, state),
+        Part("_stderr", dims, occupation.stderr, ERROR, minima, {}),
+        Part("_unassigned", (), occupation.unassigned, "fraction in no known basin", {}, {}),
+    ]
+
+
+def _dataclass(estimate: Any) -> list[Part]:
+    """Any other estimate: its numbers, arrays and Estimates, by field."""
+    dims = getattr(estimate, "dims", {})
+    found = {f.name: getattr(estimate, f.name) for f in dataclasses.fields(estimate)}
+    values = {key: v for key, v in found.items() if _numeric(v)}
+    parts = []
+    for key, value in found.items():
+        if isinstance(value, Estimate):
+            parts += _one(f"_{key}", value)
+    axes = {d: values.get(d, values.get(f"{d}s")) for names in dims.values() for d in names}
+    axes = {d: np.asarray(v) for d, v in axes.items() if v is not None and np.ndim(v) == 1}
+    for key, value in values.items():
+        value = np.asarray(value)
+        names = dims.get(key, tuple(f"{key}_{k}" for k in range(value.ndim)))
+        if key in axes or (key.endswith("s") and key[:-1] in axes) or len(names) != value.ndim:
+            continue
+        known = {d: axes[d] for d, size in zip(names, value.shape, strict=True) if d in axes}
+        known = {d: v for d, v in known.items() if len(v) == value.shape[names.index(d)]}
+        parts.append(Part(f"_{key}", tuple(names), value, key.replace("_", " "), known, {}))
+    return parts
+
+
+def _numeric(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, np.generic, int, float)) and (
+        np.asarray(value).dtype.kind in "biufc"
+    )
+
+
+def _stacked(estimates: list, dim: str, labels, result) -> list[Part]:
+    """Parts stacked along a first axis; those of an error are NaN."""
+    each = [None if isinstance(e, LangevinError) else _parts(e, result) for e in estimates]
+    first = next((parts for parts in each if parts is not None), [])
+    along = {dim: np.array(labels)}
+    stacked = []
+    for k, part in enumerate(first):
+        rows = [
+            np.full(np.shape(part.values), np.nan) if parts is None else parts[k].values
+            for parts in each
+        ]
+        attributes = {
+            key: [None if parts is None else parts[k].attributes.get(key) for parts in each]
+            for key in part.attributes
+        }
+        attributes = {k: ["" if v is None else v for v in vs] for k, vs in attributes.items()}
+        coordinates = {**along, **part.coordinates}
+        stacked.append(
+            Part(part.suffix, (dim, *part.dims), rows, part.meaning, coordinates, attributes)
+        )
+    return stacked
+
+
+def _dynamics(dynamics: Any, n_replicas: int) -> tuple[str, dict[str, np.ndarray]]:
+    """The dynamics' fields as JSON, and those with one value per replica."""
+    plain, per_replica = {}, {}
+    for field in dataclasses.fields(dynamics):
+        value = getattr(dynamics, field.name)
+        if isinstance(value, np.ndarray) and value.shape == (n_replicas,):
+            per_replica[field.name] = value
+            value = "one per replica"
+        plain[field.name] = value
+    text = json.dumps({"class": type(dynamics).__name__, **plain}, default=_jsonable)
+    return text, per_replica
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if dataclasses.is_dataclass(value):
+        return {"class": type(value).__name__, **dataclasses.asdict(value)}
+    return repr(value)
+
+
+def _attributes(result, dynamics: str) -> dict[str, Any]:
+    surface = result.surface
+    with np.printoptions(threshold=20):
+        dynamics_shown, noise_shown = dynamics_shown, repr(surface.noise)
+    return {
+        "title": f"langevin run: {result.n_replicas} replicas x {result.steps_done} steps",
+        "surface": surface.name,
+        "formula": surface.formula,
+        "parameters": json.dumps(dict(surface.parameters)),
+        "noise": noise_shown,
+        "dynamics": repr(result.dynamics),
+        "dynamics_fields": dynamics,
+        "seed": result.seed,
+        "first_replica": result.first_replica,
+        "dtype": result.dtype,
+        "n_steps": result.n_steps,
+        "steps_done": result.steps_done,
+        "burn_in": result.burn_in,
+        "resumed_at": result.resumed_at,
+        "elapsed": result.elapsed,
+        **result.provenance,
+    }
