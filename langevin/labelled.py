@@ -286,14 +286,14 @@ def _jsonable(value: Any) -> Any:
 def _attributes(result, dynamics: str) -> dict[str, Any]:
     surface = result.surface
     with np.printoptions(threshold=20):
-        dynamics_shown, noise_shown = dynamics_shown, repr(surface.noise)
+        dynamics_shown, noise_shown = repr(result.dynamics), repr(surface.noise)
     return {
         "title": f"langevin run: {result.n_replicas} replicas x {result.steps_done} steps",
         "surface": surface.name,
         "formula": surface.formula,
         "parameters": json.dumps(dict(surface.parameters)),
         "noise": noise_shown,
-        "dynamics": repr(result.dynamics),
+        "dynamics": dynamics_shown,
         "dynamics_fields": dynamics,
         "seed": result.seed,
         "first_replica": result.first_replica,

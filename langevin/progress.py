@@ -43,7 +43,7 @@ def progress_bar(wanted: bool, n_replicas: int, n_steps: int) -> Iterator:
     if not (wanted and console.is_terminal):
         yield lambda done, text: None
         return
-    began = time.perf_counter()
+    began, first = time.perf_counter(), -1
     columns = (
         "{task.description}",
         BarColumn(),
@@ -55,11 +55,11 @@ def progress_bar(wanted: bool, n_replicas: int, n_steps: int) -> Iterator:
         task = bar.add_task("compiling", total=n_steps, rate="")
 
         def show(done: int, text: str) -> None:
-            nonlocal began
-            if done == 0:
-                began = time.perf_counter()
-            rate = n_replicas * done / max(time.perf_counter() - began, 1e-9)
-            shown = f"{rate:.2e} replica-steps/s" if done else ""
+            nonlocal began, first
+            if first in (-1, done):  # a resumed run does not begin at 0
+                began, first = time.perf_counter(), done
+            rate = n_replicas * (done - first) / max(time.perf_counter() - began, 1e-9)
+            shown = f"{rate:.2e} replica-steps/s" if done > first else ""
             bar.update(task, completed=done, description=text, rate=shown)
 
         yield show

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import hashlib
 import math
 import time
 from typing import Any
@@ -10,9 +13,16 @@ import numpy as np
 
 from langevin import information
 from langevin import observe as observers_module
+from langevin.checkpoint import Checkpoint
 from langevin.checks import one_of, whole_number
 from langevin.dynamics import SGD, Overdamped, Underdamped
-from langevin.errors import DivergenceError, LangevinError, ParameterError, UnavailableError
+from langevin.errors import (
+    CheckpointError,
+    DivergenceError,
+    LangevinError,
+    ParameterError,
+    UnavailableError,
+)
 from langevin.preparation import (
     LIMIT,
     check_dynamics,
@@ -46,6 +56,8 @@ def simulate(
     device: str = "cpu",
     dtype: str = "float64",
     progress: bool = True,
+    checkpoint: Any = None,
+    checkpoint_every: float = 60.0,
     on_divergence: str = "stop",
 ) -> Result:
     """Runs an ensemble of independent replicas of a dynamics on a surface.
@@ -58,8 +70,14 @@ def simulate(
     ``on_divergence="absorb"`` freezes replicas that escape and goes on without them. Ctrl-C
     returns what was computed.
 
-    Raises ParameterError for bad arguments, UnsoundError for a step that must diverge, and
-    DivergenceError (its ``.result`` holds what was computed) if a replica escapes to infinity.
+    ``checkpoint`` is a folder of this run's own. Its state is saved there when the run begins and
+    ends, also by Ctrl-C, and every ``checkpoint_every`` seconds between; the same call again goes
+    on from there and gives the same bits as a run that never stopped, on any number of threads.
+
+    Raises ParameterError for bad arguments, UnsoundError for a step that must diverge,
+    CheckpointError for a checkpoint that is another run's, corrupt, in use or cannot be written,
+    and DivergenceError if a replica escapes to infinity. The ``.result`` of the last two holds
+    what was computed.
     """
     n_replicas = whole_number("n_replicas", n_replicas, 1, 2**32 - 1)
     n_steps = whole_number("n_steps", n_steps, 1, 2**33 - 1)
@@ -117,29 +135,65 @@ def simulate(
     )
     engine = cpu.Engine(surface, dynamics, bound, dtype)
     began = time.perf_counter()
-    try:
-        done = _advance(engine, state, n_steps, on_divergence, progress, work(surface, dynamics))
-    finally:
-        engine.close()
+    window = _window(n_replicas, work(surface, dynamics))
+    described = {
+        "surface": surface,
+        "dynamics": dynamics,
+        "observers": observe,
+        "n_replicas": n_replicas,
+        "n_steps": n_steps,
+        "burn_in": burn_in,
+        "seed": seed,
+        "start": start,
+        "first_replica": first_replica,
+        "device": device,
+        "dtype": dtype,
+        "on_divergence": on_divergence,
+        "window": window,
+        "kernel": hashlib.sha256(engine.text.encode()).hexdigest(),
+    }
+    done, resumed_at, saved = 0, 0, None
+    with contextlib.ExitStack() as stack:
+        stack.callback(engine.close)
+        if checkpoint is not None:
+            saved = stack.enter_context(
+                contextlib.closing(Checkpoint(checkpoint, checkpoint_every))
+            )
+            done = resumed_at = saved.start(described, state, bound)
+            began -= saved.elapsed
+        stops = on_divergence == "stop"
+        done, failure = _advance(engine, state, done, n_steps, window, stops, progress, saved)
     result = _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed, dtype)
+    result = dataclasses.replace(result, resumed_at=resumed_at)
+    if failure is not None:
+        failure.result = result
+        raise failure
     if on_divergence == "stop" and (state.fate >= 0).any():
         raise DivergenceError(_escaped(result), result)
     return result
 
 
-def _advance(engine, state, n_steps, on_divergence, progress, weight) -> int:
-    """Runs window after window; returns the steps done."""
-    n = state.positions.shape[1]
+def _window(n_replicas: int, weight: float) -> int:
+    """Steps between two looks at the clock, from the experiment alone."""
     shortest = 64 if weight <= 4 else 4
-    window = 2 ** math.floor(math.log2(max(1, WINDOW / (n * weight))))
-    window = int(min(2**16, max(shortest, window)))
-    done = 0
+    window = 2 ** math.floor(math.log2(max(1, WINDOW / (n_replicas * weight))))
+    return int(min(2**16, max(shortest, window)))
+
+
+def _advance(engine, state, done, n_steps, window, stops, progress, saved):
+    """Runs window after window; the steps done, and the error of a checkpoint not written."""
+    n = state.positions.shape[1]
     with interruptible() as interrupted, progress_bar(progress, n, n_steps) as show:
+
+        def going() -> bool:
+            return done < n_steps and not interrupted() and not (stops and (state.fate >= 0).any())
+
         try:
-            show(0, "compiling")
-            engine.compile(state)
-            show(0, "running")
-            while done < n_steps and not interrupted():
+            show(done, "compiling")
+            if going():
+                engine.compile(state)
+            show(done, "running")
+            while going():
                 end = min(n_steps, done + window)
                 try:
                     engine.advance(state, done, end)
@@ -148,11 +202,16 @@ def _advance(engine, state, n_steps, on_divergence, progress, weight) -> int:
                     break
                 done = end
                 show(done, "running")
-                if on_divergence == "stop" and (state.fate >= 0).any():
-                    break
+                if saved is not None:
+                    saved.due(done)
+            else:  # not after a second Ctrl-C, which may leave the state between two windows
+                if saved is not None:
+                    saved.write(done)
         except KeyboardInterrupt:
             pass
-    return done
+        except CheckpointError as error:
+            return done, error
+    return done, None
 
 
 def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed, dtype) -> Result:
