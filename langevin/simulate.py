@@ -144,7 +144,6 @@ def simulate(
         "n_steps": n_steps,
         "burn_in": burn_in,
         "seed": seed,
-        "start": start,
         "first_replica": first_replica,
         "device": device,
         "dtype": dtype,
@@ -156,9 +155,8 @@ def simulate(
     with contextlib.ExitStack() as stack:
         stack.callback(engine.close)
         if checkpoint is not None:
-            saved = stack.enter_context(
-                contextlib.closing(Checkpoint(checkpoint, checkpoint_every))
-            )
+            saved = Checkpoint(checkpoint, checkpoint_every)
+            stack.callback(saved.close)
             done = resumed_at = saved.start(described, state, bound)
             began -= saved.elapsed
         stops = on_divergence == "stop"
