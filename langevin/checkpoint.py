@@ -80,7 +80,7 @@ class Checkpoint:
 
         ``run`` describes the experiment, from names to readable values.
         """
-        self.run = {key: re.sub(r" at 0x[0-9a-fA-F]+", "", str(v)) for key, v in run.items()}
+        self.run = {key: _named(v) for key, v in run.items()}
         self.bits = _bits(state, observers)
         self.shapes = {key: getattr(state, key).shape for key in CONSTANT}
         self.state, self.observers = state, observers
@@ -295,15 +295,17 @@ def _bits(state, observers) -> dict[str, str]:
 
 
 def _digest(value: Any) -> str:
-    """SHA-256 of an array, a number, text, or a tuple of such."""
+    """SHA-256 of an array, a number, text, a tuple of such, or an object made of such."""
     if isinstance(value, (tuple, list)):
         text = ",".join(_digest(v) for v in value).encode()
     elif isinstance(value, (np.ndarray, np.generic)):
         array = np.ascontiguousarray(value)
         head = f"{array.dtype.str}{array.shape}".encode()
         text = head + hashlib.sha256(array.reshape(-1).view(np.uint8)).digest()
+    elif hasattr(value, "__dict__") and not callable(value):
+        text = f"{type(value).__qualname__}{_digest(tuple(vars(value).items()))}".encode()
     else:
-        text = repr(value).encode()
+        text = _named(value).encode()
     return hashlib.sha256(text).hexdigest()
 
 
@@ -311,6 +313,11 @@ def _machine() -> dict[str, str]:
     """What bitwise equality depends on besides the kernel's source."""
     versions = {name: information.version(name) or "" for name in ("numba", "llvmlite")}
     return {**versions, "CPU": information.cpu_name()}
+
+
+def _named(value: Any) -> str:
+    """The value as text, without the address that some objects show."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
 
 
 def _short(value: Any) -> str:

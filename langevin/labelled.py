@@ -23,6 +23,8 @@ from langevin.result import Estimate
 
 LONGEST = 40  # characters of a name, so that it can be a file's on any disk
 RESERVED = ("langevin", "zarr.json", "c")
+AXES = ("replica", "coordinate", "coordinate_2", "minimum", "minimum_2", "group", "step")
+DIMS = {"PassageTimes": {"times": ("replica",), "exposure": ("replica",)}}
 
 
 class Part(NamedTuple):
@@ -62,22 +64,22 @@ def dataset(result):
     n, names = result.n_replicas, list(result.surface.variables)
     replicas = np.arange(result.first_replica, result.first_replica + n)
     coordinates = {"replica": replicas, "coordinate": np.array(names)}
-    taken = {key.casefold() for key in (*RESERVED, *coordinates, "minimum", "group")}
+    taken = {key.casefold() for key in (*RESERVED, *AXES)}
+    axes = _Axes(coordinates, taken)
     variables: dict[str, tuple] = {}
     notes: dict[str, str] = {}
 
-    def add(name: str, dims, values, meaning: str, units: str = "1", **attributes) -> str:
+    def add(name: str, dims, values, meaning: str, units: str = "1", more=()) -> None:
         name = _free(name, taken)
         taken.add(name.casefold())
-        attributes = {"long_name": meaning, "units": units, **attributes}
+        attributes = {"long_name": meaning, "units": units, **dict(more)}
         variables[name] = (dims, np.array(values), attributes)
-        return name
 
     after = f"after {result.steps_done} steps"
     add("positions", ("replica", "coordinate"), result.positions, f"position {after}")
     if result.velocities is not None:
-        axes = ("replica", "coordinate")
-        add("velocities", axes, result.velocities, f"velocity or momentum buffer {after}")
+        both = ("replica", "coordinate")
+        add("velocities", both, result.velocities, f"velocity or momentum buffer {after}")
     meaning = "step by which the replica had escaped, or -1"
     add("diverged", ("replica",), result.diverged, meaning, "step")
     described, per_replica = _dynamics(result.dynamics, n)
@@ -89,14 +91,11 @@ def dataset(result):
         if isinstance(estimate, LangevinError):
             notes[f"{_plain(name)}_error"] = str(estimate)
             continue
-        parts, renamed, plain = _parts(estimate, result), {}, _plain(name)
-        for part in parts:
-            for dim, values in part.coordinates.items():
-                renamed[dim] = _dimension(dim, plain, np.array(values), coordinates, taken)
-        for part in parts:
-            dims = tuple(renamed.get(d, _axis(d, plain)) for d in part.dims)
+        plain = _plain(name)
+        for part in _parts(estimate, result):
+            dims = tuple(axes.name(d, part.coordinates.get(d), plain) for d in part.dims)
             extra = {"observer": name, **part.attributes}
-            add(plain + part.suffix, dims, part.values, part.meaning, **extra)
+            add(plain + part.suffix, dims, part.values, part.meaning, more=extra)
     coordinates = {k: (k, v, _coordinate_attributes(k)) for k, v in coordinates.items()}
     attributes = {**_attributes(result, described), **notes}
     return xarray.Dataset(variables, coordinates, attributes)
@@ -116,22 +115,28 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def _axis(dim: str, name: str) -> str:
-    shared = ("replica", "coordinate", "coordinate_2", "minimum", "minimum_2", "group")
-    return dim if dim in shared else f"{name}_{dim}"
+class _Axes:
+    """The coordinates of the dataset; an axis with other values than one met before gets its own.
 
+    ``families`` tells for each coordinate which axis of an estimate it stands for.
+    """
 
-def _dimension(dim: str, name: str, values: np.ndarray, coordinates: dict, taken: set) -> str:
-    """The axis for these coordinate values: ``dim``, or one of its own if they differ."""
-    for choice in (dim, f"{name}_{dim}"):
-        if choice in coordinates and np.array_equal(coordinates[choice], values):
-            return choice
-    choice = dim if dim.casefold() not in taken or dim in ("minimum", "group") else f"{name}_{dim}"
-    if choice in coordinates or choice.casefold() in taken - {"minimum", "group"}:
-        choice = _free(f"{name}_{dim}", taken)
-    taken.add(choice.casefold())
-    coordinates[choice] = values
-    return choice
+    def __init__(self, coordinates: dict[str, np.ndarray], taken: set[str]):
+        self.coordinates, self.taken = coordinates, taken
+        self.families = {key: key for key in coordinates}
+
+    def name(self, dim: str, values: np.ndarray | None, observer: str) -> str:
+        """The dataset's name for an axis of an observer's estimate."""
+        if values is None:
+            return dim if dim in AXES else f"{observer}_{dim}"
+        for key, family in self.families.items():
+            if family == dim and np.array_equal(self.coordinates[key], values):
+                return key
+        free = dim.casefold() not in self.taken or (dim in AXES and dim not in self.families)
+        key = dim if free else _free(f"{observer}_{dim}", self.taken)
+        self.taken.add(key.casefold())
+        self.families[key], self.coordinates[key] = dim, values
+        return key
 
 
 def _coordinate_attributes(name: str) -> dict[str, str]:
@@ -151,9 +156,13 @@ def _parts(estimate: Any, result) -> list[Part]:
         return _occupation(estimate, result)
     if isinstance(estimate, PerGroup):
         return _stacked(estimate._estimates, "group", range(len(estimate)), result)
-    steps = getattr(estimate, "steps", None)
-    if isinstance(estimate, Sequence) and steps is not None:
-        return _stacked(list(estimate), "step", steps, result)
+    several = getattr(estimate, "estimates", None)
+    if isinstance(estimate, Sequence) and isinstance(several, (tuple, list)):
+        steps = getattr(estimate, "steps", None)
+        if steps is not None:
+            return _stacked(list(several), "step", steps, result)
+        texts = np.array([str(getattr(e, "formula", k)) for k, e in enumerate(several)])
+        return _stacked(list(several), "quantity", texts, result)
     if isinstance(estimate, Density):
         return _density(estimate, result)
     if isinstance(estimate, Moments):
@@ -166,23 +175,15 @@ def _parts(estimate: Any, result) -> list[Part]:
             Part("_covariance", square, estimate.covariance, "covariance", names, count),
             Part("_covariance_stderr", square, estimate.covariance_stderr, ERROR, names, {}),
         ]
-    if isinstance(estimate, Estimate):
-        return _one("", estimate)
     return _dataclass(estimate) if dataclasses.is_dataclass(estimate) else []
 
 
 ERROR = "its standard error"
 
 
-def _one(suffix: str, estimate: Estimate) -> list[Part]:
-    return [
-        Part(suffix, (), estimate.value, suffix.strip("_") or "value", {}, {"dof": estimate.dof}),
-        Part(f"{suffix}_stderr", (), estimate.stderr, ERROR, {}, {}),
-    ]
-
-
 def _density(density: Density, result) -> list[Part]:
     names = [str(result.surface.variables[a]) for a in density.axes]
+    names = [f"{name}_value" if name in AXES else name for name in names]
     grids = density.grid if isinstance(density.grid, tuple) else (density.grid,)
     dims, centres = tuple(names), dict(zip(names, grids, strict=True))
     count = {"n_observations": density.n_observations, "dof": density.dof}
@@ -212,24 +213,29 @@ def _occupation(occupation: MeasuredOccupation, result) -> list[Part]:
 
 
 def _dataclass(estimate: Any) -> list[Part]:
-    """Any other estimate: its numbers, arrays and Estimates, by field."""
-    dims = getattr(estimate, "dims", {})
+    """Any other estimate: its numbers, arrays and Estimates, by field; text goes to attributes."""
+    dims = getattr(estimate, "dims", DIMS.get(type(estimate).__name__, {}))
     found = {f.name: getattr(estimate, f.name) for f in dataclasses.fields(estimate)}
-    values = {key: v for key, v in found.items() if _numeric(v)}
+    values = {key: np.asarray(v) for key, v in found.items() if _numeric(v)}
+    texts = {"units" if k == "unit" else k: v for k, v in found.items() if isinstance(v, str)}
+    if "dof" in values and "value" in values:
+        texts["dof"] = int(values.pop("dof"))
+    named = {d for names in dims.values() for d in names}
+    axes = {d: key for d in named for key in (d, f"{d}s") if np.ndim(values.get(key)) == 1}
+    axes = {d: values.pop(key) for d, key in axes.items() if key in values}
     parts = []
     for key, value in found.items():
         if isinstance(value, Estimate):
-            parts += _one(f"_{key}", value)
-    axes = {d: values.get(d, values.get(f"{d}s")) for names in dims.values() for d in names}
-    axes = {d: np.asarray(v) for d, v in axes.items() if v is not None and np.ndim(v) == 1}
+            parts += [
+                p._replace(suffix=f"_{key}{p.suffix}", meaning=key) for p in _dataclass(value)
+            ]
     for key, value in values.items():
-        value = np.asarray(value)
         names = dims.get(key, tuple(f"{key}_{k}" for k in range(value.ndim)))
-        if key in axes or (key.endswith("s") and key[:-1] in axes) or len(names) != value.ndim:
-            continue
-        known = {d: axes[d] for d, size in zip(names, value.shape, strict=True) if d in axes}
-        known = {d: v for d, v in known.items() if len(v) == value.shape[names.index(d)]}
-        parts.append(Part(f"_{key}", tuple(names), value, key.replace("_", " "), known, {}))
+        sizes = dict(zip(names, value.shape, strict=True)) if len(names) == value.ndim else {}
+        known = {d: axes[d] for d, size in sizes.items() if len(axes.get(d, ())) == size}
+        suffix = "" if key == "value" else f"_{key}"
+        meaning = ERROR if key == "stderr" else key.replace("_", " ")
+        parts.append(Part(suffix, tuple(names), value, meaning, known, texts))
     return parts
 
 
@@ -243,6 +249,16 @@ def _stacked(estimates: list, dim: str, labels, result) -> list[Part]:
     """Parts stacked along a first axis; those of an error are NaN."""
     each = [None if isinstance(e, LangevinError) else _parts(e, result) for e in estimates]
     first = next((parts for parts in each if parts is not None), [])
+    if len({tuple(np.shape(p.values) for p in parts) for parts in each if parts is not None}) > 1:
+        return [
+            part._replace(
+                suffix=f"{part.suffix}_{dim}{label}",
+                dims=tuple(f"{d}_{dim}{label}" for d in part.dims),
+                coordinates={},
+            )
+            for label, parts in zip(labels, each, strict=True)
+            for part in parts or ()
+        ]
     along = {dim: np.array(labels)}
     stacked = []
     for k, part in enumerate(first):

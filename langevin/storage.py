@@ -284,6 +284,7 @@ def _check(result: Any) -> None:
     if type(result) is not Result:
         raise StorageError("it does not hold a run")
     n, dim = result.diverged.shape[0], result.surface.dim
-    shapes = [a.shape for a in (result.positions, result.velocities) if a is not None]
+    moving = result.velocities is not None
+    shapes = [a.shape for a in (result.positions, result.velocities)[: 1 + moving]]
     if any(shape != (n, dim) for shape in shapes) or result.observed.keys() != result.kinds.keys():
         raise StorageError("its parts do not fit together")
