@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -67,8 +68,15 @@ def version(package: str) -> str | None:
 
 def provenance() -> dict[str, str | int]:
     """What a result keeps of the machine and the versions that computed it."""
-    import langevin
     from langevin.engines import compiling
+
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {**_installation(), "threads": compiling.n_threads(), "date": now}
+
+
+@functools.cache
+def _installation() -> dict[str, str]:
+    import langevin
 
     return {
         "langevin": langevin.__version__,
@@ -76,8 +84,6 @@ def provenance() -> dict[str, str | int]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
-        "threads": compiling.n_threads(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 

@@ -36,8 +36,8 @@ def save(result: Result, path: Any, *, overwrite: bool = False) -> None:
     run), where it cannot be written, and for a surface or estimate that is not langevin's own.
     """
     labelled.optional("xarray"), labelled.optional("zarr")
-    path = _local(path)
-    if path.exists() or path.is_symlink():
+    path = Path(os.path.realpath(_local(path)))  # a link stays, and what it leads to is written
+    if path.exists():
         if not overwrite:
             raise StorageError(
                 f"{path} exists already. Choose another name, or pass overwrite=True to replace "
@@ -148,7 +148,7 @@ def _write(result: Result, folder: Path) -> None:
     tree = codec.encode(result, arrays.put)
     joined = arrays.arrays()
     try:
-        codec.decode(tree, lambda at: _cut(at, {**arrays.kept, **joined}.__getitem__))
+        codec.decode(tree, lambda at: _cut(at, {**arrays.kept, **joined}.__getitem__, copy=None))
     except Exception as error:
         raise StorageError(
             f"this run could not be rebuilt from a file, so it is not saved: {error} "
@@ -267,8 +267,8 @@ def _check_plain(path: Path, name: str) -> None:
         raise StorageError(f"its array {name!r} is not a plain array of numbers")
 
 
-def _cut(at: Any, read) -> np.ndarray:
-    """A copy of the array that an answer of `_Arrays.put` stands for."""
+def _cut(at: Any, read, copy: bool | None = True) -> np.ndarray:
+    """The array that an answer of `_Arrays.put` stands for; ``copy=None`` copies if need be."""
     (name, *begin), shape = at["at"], tuple(at["shape"])
     array = read(name)
     if begin:
@@ -276,7 +276,7 @@ def _cut(at: Any, read) -> np.ndarray:
         array = array[begin[0] : begin[0] + size].reshape(shape)
     if array.dtype.name != at["dtype"] or array.shape != shape:
         raise StorageError(f"its array {name!r} has another type or shape than the run's")
-    return np.array(array, order=at["order"])
+    return np.array(array, order=at["order"], copy=copy)
 
 
 def _check(result: Any) -> None:

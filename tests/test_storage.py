@@ -148,7 +148,8 @@ def test_groups_velocities_and_odd_names_come_back(swept, tmp_path):
 def test_surfaces_come_back(surface, tmp_path):
     dynamics = lv.SGD(1e-6, 1)
     start = np.full(surface.dim, 0.1)
-    run = lv.simulate(surface, dynamics, n_replicas=3, n_steps=4, start=start, progress=False)
+    options = {"n_replicas": 3, "n_steps": 4, "dtype": "float32", "progress": False}
+    run = lv.simulate(surface, dynamics, start=start, **options)
     path = tmp_path / "a run — ünïcode 😀.zarr"
     run.save(path)
     back = lv.load(path)
@@ -300,6 +301,11 @@ def test_what_exists_is_not_replaced_unasked(result, swept, saved):
     assert equal(lv.load(saved), result)
     swept.save(str(saved), overwrite=True)
     assert equal(lv.load(saved), swept) and os.listdir(saved.parent) == ["run.zarr"]
+    link = saved.parent / "link.zarr"
+    link.symlink_to(saved)
+    result.save(link, overwrite=True)
+    assert equal(lv.load(saved), result) and link.is_symlink()
+    assert sorted(os.listdir(saved.parent)) == ["link.zarr", "run.zarr"]
     home = saved.parent / "home"
     home.mkdir()
     (home / "thesis.tex").write_text("text")
