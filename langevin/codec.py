@@ -26,7 +26,13 @@ DTYPES = frozenset(
     "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 "
     "complex128".split()
 )
-MODULES = ("langevin.dynamics", "langevin.schedules", "langevin.surfaces.noise", "langevin.result")
+MODULES = (
+    "langevin.dynamics",
+    "langevin.result",
+    "langevin.schedules",
+    "langevin.surfaces.noise",
+    "langevin.surfaces.state_noise",
+)
 SURFACES = {"Surface": expression, "FiniteSum": finite_sum}  # rebuilt from what __reduce__ returns
 
 
