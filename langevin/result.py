@@ -80,7 +80,7 @@ class Result:
         found = self.observed[name]
         if isinstance(found, Exception):  # the run ended before the first observation
             raise found
-        return found.checked() if self.kinds[name] == "occupation" else found
+        return found.checked() if hasattr(found, "checked") else found  # at=: never stationary
 
     def _name(self, kind: str, observer: str, name: str | None) -> str:
         """The name asked for, or that of the run's only observer of a kind."""
@@ -113,8 +113,10 @@ class Result:
         Raises UnsoundError where the replicas have not forgotten where they started, unless
         ``allow_unequilibrated``.
         """
-        occupation = self.observed[self._name("occupation", "Occupation", name)]
-        return occupation.checked(allow_unequilibrated=allow_unequilibrated)
+        found = self.observed[self._name("occupation", "Occupation", name)]
+        if not hasattr(found, "checked"):  # a Series at given times: nothing need be stationary
+            return found
+        return found.checked(allow_unequilibrated=allow_unequilibrated)
 
     def moments(self, name: str | None = None):
         """The measured mean and covariance of the Moments of that name, or of the only one."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from langevin import information
-from langevin import observe as observers_module
+from langevin import observers as observers_module
 from langevin.checkpoint import Checkpoint
 from langevin.checks import one_of, whole_number
 from langevin.dynamics import SGD, Overdamped, Underdamped
@@ -99,7 +99,7 @@ def simulate(
     starts = start_positions(surface, start, n_replicas, first_replica, kind)
     observe = tuple(observe) if isinstance(observe, (tuple, list)) else (observe,)
     origins = np.zeros(1, np.int16)
-    if any(isinstance(observer, observers_module.Occupation) for observer in observe):
+    if start is None or any(isinstance(o, observers_module.Occupation) for o in observe):
         origins = start_basins(surface, start, starts, first_replica)
     from langevin.engines import cpu
     from langevin.engines.batches import Batches
@@ -107,6 +107,7 @@ def simulate(
 
     run = observers_module.Run(
         surface=surface,
+        dynamics=dynamics,
         n_replicas=n_replicas,
         n_steps=n_steps,
         burn_in=burn_in,
@@ -218,10 +219,13 @@ def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed
     dim = surface.dim
     positions = state.positions[:dim].T
     velocities = state.positions[dim : 2 * dim].T if has_momentum(dynamics) else None
+    diverged = np.where(
+        state.fate >= 0, np.minimum(4 * (state.fate.astype(np.int64) + 1), done), -1
+    )
     observed = {}
     for observer in bound:
         try:
-            observed[observer.name] = observer.estimate()
+            observed[observer.name] = observer.estimate(done, diverged)
         except LangevinError as error:  # an early end: the rest of the result is still good
             observed[observer.name] = error
     return Result(
@@ -229,9 +233,7 @@ def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed
         dynamics=dynamics,
         positions=positions,
         velocities=velocities,
-        diverged=np.where(
-            state.fate >= 0, np.minimum(4 * (state.fate.astype(np.int64) + 1), done), -1
-        ),
+        diverged=diverged,
         n_steps=n_steps,
         steps_done=done,
         burn_in=burn_in,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from langevin.analysis.groups import PerGroup
+from langevin.analysis.groups import PerGroup, Series
 from langevin.errors import LangevinError, ParameterError, UnsoundError
 from langevin.result import Estimate, Result
 
@@ -150,7 +150,7 @@ def compare(
     rounding = float(np.finfo(result.dtype).eps)
     for name, kind in result.kinds.items():
         observed = result.observed[name]
-        if isinstance(observed, Exception):
+        if isinstance(observed, (Exception, Series)):  # a Series, at given times, is transient
             continue
         if kind == "occupation":
             checked = observed.checked(allow_unequilibrated=allow_unequilibrated)
@@ -177,7 +177,8 @@ def compare(
     if not rows:
         raise ParameterError(
             f"the result (observed: {', '.join(result.observed) or 'nothing'}) and the prediction "
-            f"{prediction.name!r} share no quantity. Observe Occupation, Moments or Histogram."
+            f"{prediction.name!r} share no quantity. Observe Occupation, Moments or Histogram, and "
+            "not with at=: densities at given times are not stationary ones."
         )
     return Comparison(
         prediction=prediction.name,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from langevin.analysis import groups
+from langevin.analysis import convergence, groups
 from langevin.errors import UnsoundError
 
 
@@ -61,7 +61,11 @@ class Density:
 
 @dataclass(frozen=True, repr=False)
 class Moments:
-    """Measured mean (dim,) and covariance (dim, dim), each with its standard error."""
+    """Measured mean (dim,) and covariance (dim, dim), each with its standard error.
+
+    ``r_hat`` (dim,): nested R-hat of each coordinate over starting basins and error groups.
+    ``drift`` (2, dim): of the mean and of the variance between the halves of the run, normal z.
+    """
 
     mean: np.ndarray
     mean_stderr: np.ndarray
@@ -69,14 +73,21 @@ class Moments:
     covariance_stderr: np.ndarray
     n_observations: int
     dof: int
+    r_hat: np.ndarray
+    drift: np.ndarray
+
+    @property
+    def effective_sample_size(self) -> np.ndarray:
+        """Independent observations that would give the mean's standard error, (dim,)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.diag(self.covariance) / self.mean_stderr**2
 
     def __repr__(self) -> str:
         return f"Moments(mean={self.mean}, covariance={self.covariance})"
 
 
-def density_from_counts(counts, edges, axes, *, group: int = 0) -> Density:
-    """Density of one user group from counts (groups, cells, bins + 1), the last bin outside."""
-    mine = counts[:, group, :]
+def density_from_counts(mine, edges, axes) -> Density:
+    """Density from counts (error groups, bins + 1), the last bin outside."""
     totals = mine.sum(axis=1)
     if totals.sum() == 0:
         raise UnsoundError(
@@ -96,10 +107,10 @@ def density_from_counts(counts, edges, axes, *, group: int = 0) -> Density:
     )
 
 
-def moments_from_sums(sums, centre, *, group: int = 0) -> Moments:
-    """Moments of one user group from sums (groups, cells, 1 + dim + dim (dim + 1)/2)."""
+def moments_from_sums(sums, centre) -> Moments:
+    """Moments from sums (error groups, origins, halves, 1 + dim + dim (dim + 1)/2)."""
     dim = len(centre)
-    mine = sums[:, group, :]
+    mine = sums.sum(axis=(1, 2))
     mine = mine[mine[:, 0] > 0]
     if len(mine) == 0:
         raise UnsoundError(
@@ -117,6 +128,10 @@ def moments_from_sums(sums, centre, *, group: int = 0) -> Moments:
         residual = product - second * count - mean[a] * deviation[:, b] - mean[b] * deviation[:, a]
         covariance[a, b] = covariance[b, a] = second - mean[a] * mean[b]
         error[a, b] = error[b, a] = groups.spread(residual[:, None], total)[0]
+    squares = [1 + dim + pairs.index((a, a)) for a in range(dim)]
+    chains, halves = sums.sum(axis=2).reshape(-1, sums.shape[-1]), sums.sum(axis=1)
+    n, away, square = halves[..., 0], halves[..., 1 : 1 + dim], halves[..., squares]
+    spread = square - 2 * mean * away + mean**2 * n[..., None]
     return Moments(
         mean=mean + centre,
         mean_stderr=groups.spread(deviation, total),
@@ -124,4 +139,6 @@ def moments_from_sums(sums, centre, *, group: int = 0) -> Moments:
         covariance_stderr=error,
         n_observations=int(total),
         dof=len(mine) - 1,
+        r_hat=convergence.nested_r_hat(chains[:, 0], chains[:, 1 : 1 + dim], chains[:, squares]),
+        drift=np.array([convergence.drift(n, away), convergence.drift(n, spread)]),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from langevin.errors import LangevinError
+from langevin.errors import LangevinError, ParameterError
 from langevin.result import Estimate
 
 
@@ -62,13 +63,86 @@ def per_group(estimate: Callable[[int], Any], n_groups: int | None) -> Any:
     """``estimate(0)`` for an observer without groups=, else all of them as a PerGroup."""
     if n_groups is None:
         return estimate(0)
-    found: list = []
-    for k in range(n_groups):
-        try:
-            found.append(estimate(k))
-        except LangevinError as error:
-            found.append(error)
-    return PerGroup(found)
+    return PerGroup([_tried(estimate, k) for k in range(n_groups)])
+
+
+@dataclass(frozen=True, repr=False)
+class Series(Sequence):
+    """One estimate for each of ``steps`` (k,): ``[k]`` is the k-th, ``.at(step)`` that of a step.
+
+    Reading a step that the run did not reach raises its error.
+    """
+
+    steps: np.ndarray
+    estimates: tuple
+
+    def __len__(self) -> int:
+        return len(self.estimates)
+
+    def __getitem__(self, k: int):
+        found = self.estimates[k]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def __repr__(self) -> str:
+        return f"Series(steps={self.steps})"
+
+    def at(self, step: int) -> Any:
+        """The estimate at one of the steps."""
+        place = np.flatnonzero(self.steps == step)
+        if len(place) == 0:
+            raise ParameterError(f"at({step!r}): this series was taken at steps {self.steps}.")
+        return self[int(place[0])]
+
+
+def series(steps: np.ndarray, estimate: Callable[[int], Any]) -> Series:
+    """``estimate(k)`` for each of the steps."""
+    return Series(steps, tuple(_tried(estimate, k) for k in range(len(steps))))
+
+
+def _tried(estimate: Callable[[int], Any], k: int) -> Any:
+    """``estimate(k)``, or the error it raised, to be raised on reading."""
+    try:
+        return estimate(k)
+    except LangevinError as error:
+        return error
+
+
+@dataclass(frozen=True, repr=False)
+class Estimates(Sequence):
+    """An array of measured numbers: ``value`` and ``stderr`` of one shape; ``[k]`` of a 1-D one."""
+
+    value: np.ndarray
+    stderr: np.ndarray
+    dof: int = 63
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, k) -> Estimate | Estimates:
+        value, stderr = self.value[k], self.stderr[k]
+        if np.ndim(value) == 0:
+            return Estimate(float(value), float(stderr), self.dof)
+        return Estimates(value, stderr, self.dof)
+
+    def __repr__(self) -> str:
+        return f"Estimates({self.value} +- {np.array2string(np.asarray(self.stderr), precision=2)})"
+
+
+def jackknife(sums: np.ndarray, function: Callable[[np.ndarray], Any]) -> tuple[Any, Any, int]:
+    """``function(sums.sum(axis=0))`` with its delete-one-group standard error.
+
+    sums (groups, ...); ``stderr**2 = (G - 1)/G sum (f_g - mean f)**2`` where f_g leaves out group g
+    (Quenouille; Efron 1982, Eq. 3.1). NaN with fewer than two groups.
+    """
+    total, n = sums.sum(axis=0), len(sums)
+    value = np.asarray(function(total), dtype=float)
+    if n < 2:
+        return value, np.full(value.shape, math.nan), 0
+    left_out = np.array([function(total - sums[g]) for g in range(n)], dtype=float)
+    deviation = left_out - left_out.mean(axis=0)
+    return value, np.sqrt((n - 1) / n * (deviation**2).sum(axis=0)), n - 1
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate:

@@ -157,7 +157,7 @@ class MeasuredOccupation:
             z_origins = _worst(z_origins, p - q, error, min(p_dof, q_dof), len(pairs))
         n = halves.sum(axis=2)
         z_halves = math.nan
-        if (n.sum(axis=0) > 0).all():
+        if n.shape[1] == 2 and (n.sum(axis=0) > 0).all():
             p = halves.sum(axis=0) / n.sum(axis=0)[:, None]
             residual = (halves - p[None] * n[:, :, None]) / n.sum(axis=0)[None, :, None]
             used = n.sum(axis=1) > 0
@@ -168,15 +168,21 @@ class MeasuredOccupation:
         crossed = seen.shape[1] <= 2 or bool(seen.sum() > home)
         return Equilibration(z_origins, z_halves, crossed, np.array([p for p, _, _ in by_origin]))
 
-    def checked(self, *, allow_unequilibrated: bool = False) -> MeasuredOccupation:
-        """This occupation, or UnsoundError if the replicas still remember their start."""
-        if self.index is None and self.n_groups > 1:
-            return MeasuredOccupation(self.counts, None, allow_unequilibrated)
-        if self.n_observations == 0:
+    def observed(self) -> MeasuredOccupation:
+        """This occupation, or UnsoundError if it holds no observation."""
+        counts = self.counts if self.index is None else self._mine
+        if counts.sum() == 0:
             raise UnsoundError(
                 "the occupation holds no observation: use a smaller burn_in or every=, or more "
                 "steps."
             )
+        return self
+
+    def checked(self, *, allow_unequilibrated: bool = False) -> MeasuredOccupation:
+        """This occupation, or UnsoundError if the replicas still remember their start."""
+        if self.index is None and self.n_groups > 1:
+            return MeasuredOccupation(self.counts, None, allow_unequilibrated)
+        self.observed()
         if allow_unequilibrated:
             return MeasuredOccupation(self.counts, self.index, True)
         found = self.equilibration

@@ -120,10 +120,12 @@ def kernel_source(surface, dynamics, observers, dtype: str) -> str:
         step, one = (Step(dim, dynamics, gaussian) for dim in (surface.dim, 1))
     layout = Layout(step, dtype)
     parameters = names("p", len(surface.parameters))
+    pieces = [observer_source(k, observer, layout) for k, observer in enumerate(observers)]
     parts = [
         slope,
         source.step_source(one),
-        _run_source(layout, parameters, batches, stepping(layout, batches), observers),
+        *(piece.functions for piece in pieces if piece.functions),
+        _run_source(layout, parameters, batches, stepping(layout, batches), pieces),
     ]
     return source.module_source(dtype, *parts)
 
@@ -149,9 +151,8 @@ def indented(lines, depth: int) -> str:
     return "".join("    " * depth + line + "\n" if line else "\n" for line in lines)
 
 
-def _run_source(layout: Layout, parameters, batches, stepping, observers) -> str:
+def _run_source(layout: Layout, parameters, batches, stepping, pieces) -> str:
     """``run``: the loop over blocks, groups of steps and observers."""
-    pieces = [observer_source(k, observer, layout) for k, observer in enumerate(observers)]
     arguments = joined(
         ["positions", "coefficients", "parameters", "fates", "key0", "key1", "limit"],
         ["first_replica"],
@@ -388,6 +389,5 @@ def _observe(pieces, layout: Layout) -> list[str]:
     lines = ["for j in range(4):", "    step = 4 * group + j + 1", "    if step > step_end:"]
     lines += ["        break", f"    row = {layout.trail} + j * {len(layout.state)}"]
     for k, piece in enumerate(pieces):
-        lines += [f"    if step == next{k}:", f"        next{k} += every{k}"]
-        lines += ["        " + line for line in piece.record]
+        lines += [f"    if step == next{k}:", *("        " + line for line in piece.record)]
     return lines
