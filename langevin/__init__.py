@@ -3,7 +3,7 @@
 from langevin import errors, plot, predict, schedules, surfaces
 from langevin.analysis.compare import compare
 from langevin.dynamics import SGD, Overdamped, Underdamped
-from langevin.observers import Average, Histogram, Moments, Occupation
+from langevin.observers import Average, FirstPassage, Histogram, Moments, Occupation
 from langevin.result import Estimate, Result
 from langevin.simulate import simulate
 from langevin.storage import load
@@ -21,6 +21,7 @@ __all__ = [
     "Average",
     "Estimate",
     "FiniteSum",
+    "FirstPassage",
     "Histogram",
     "Isotropic",
     "LabelNoise",

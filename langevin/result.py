@@ -41,6 +41,7 @@ class Result:
     ``occupation()`` and ``moments()``. ``groups`` holds the labels that an observer was given.
     ``resumed_at`` is the step at which a run resumed from a checkpoint began, else 0;
     ``provenance`` tells the versions and the machine that computed it.
+    ``ended_early``: every replica had passed in a run that observes FirstPassage alone.
     """
 
     surface: Any
@@ -60,6 +61,7 @@ class Result:
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     resumed_at: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    ended_early: bool = False
 
     @property
     def n_replicas(self) -> int:
@@ -68,8 +70,8 @@ class Result:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the run ended before its last step."""
-        return self.steps_done < self.n_steps
+        """Whether the run was cut short; not so if it ended because every replica had passed."""
+        return self.steps_done < self.n_steps and not self.ended_early
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.observed:
@@ -121,6 +123,14 @@ class Result:
     def moments(self, name: str | None = None):
         """The measured mean and covariance of the Moments of that name, or of the only one."""
         return self[self._name("moments", "Moments", name)]
+
+    def average(self, name: str | None = None):
+        """The MeasuredAverage of that name, or of the run's only Average."""
+        return self[self._name("average", "Average", name)]
+
+    def first_passage(self, name: str | None = None):
+        """The PassageTimes of the FirstPassage of that name, or of the run's only one."""
+        return self[self._name("first_passage", "FirstPassage", name)]
 
     def to_xarray(self):
         """A labelled copy of everything measured, an xarray.Dataset; see `labelled.dataset`.

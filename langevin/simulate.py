@@ -103,6 +103,7 @@ def simulate(
         origins = start_basins(surface, start, starts, first_replica)
     from langevin.engines import cpu
     from langevin.engines.batches import Batches
+    from langevin.engines.dropping import waiting
     from langevin.engines.windows import Schedules
 
     run = observers_module.Run(
@@ -136,7 +137,8 @@ def simulate(
     )
     engine = cpu.Engine(surface, dynamics, bound, dtype)
     began = time.perf_counter()
-    window = _window(n_replicas, work(surface, dynamics))
+    longest = 2**16 if waiting(state, bound) is None else 2**12  # looks who is left
+    window = _window(n_replicas, work(surface, dynamics), longest)
     described = {
         "surface": surface,
         "dynamics": dynamics,
@@ -172,20 +174,24 @@ def simulate(
     return result
 
 
-def _window(n_replicas: int, weight: float) -> int:
+def _window(n_replicas: int, weight: float, longest: int) -> int:
     """Steps between two looks at the clock, from the experiment alone."""
     shortest = 64 if weight <= 4 else 4
     window = 2 ** math.floor(math.log2(max(1, WINDOW / (n_replicas * weight))))
-    return int(min(2**16, max(shortest, window)))
+    return int(min(longest, max(shortest, window)))
 
 
 def _advance(engine, state, done, n_steps, window, stops, progress, saved):
     """Runs window after window; the steps done, and the error of a checkpoint not written."""
+    from langevin.engines.dropping import all_passed
+
     n = state.positions.shape[1]
     with interruptible() as interrupted, progress_bar(progress, n, n_steps) as show:
 
         def going() -> bool:
-            return done < n_steps and not interrupted() and not (stops and (state.fate >= 0).any())
+            if done >= n_steps or interrupted() or (stops and (state.fate >= 0).any()):
+                return False
+            return done == 0 or not all_passed(state, engine.observers)
 
         try:
             show(done, "compiling")
@@ -214,6 +220,7 @@ def _advance(engine, state, done, n_steps, window, stops, progress, saved):
 
 
 def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed, dtype) -> Result:
+    from langevin.engines.dropping import all_passed
     from langevin.engines.source import has_momentum
 
     dim = surface.dim
@@ -245,6 +252,7 @@ def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed
         kinds={observer.name: observer.kind for observer in bound},
         groups={observer.name: observer.groups for observer in bound if observer.grouped},
         provenance=information.provenance(),
+        ended_early=done < n_steps and all_passed(state, bound),
     )
 
 

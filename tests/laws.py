@@ -1,6 +1,7 @@
 """Closed forms that the package is tested against, each written down independently of it."""
 
 import numpy as np
+from scipy.integrate import quad
 
 
 def sgd_variance(eta, c, h):
@@ -33,3 +34,34 @@ def first_order_ratio_factor(eta, laplacian_a, laplacian_b):
 def sampling_factor(n, s, replacement):
     """The variance of a batch mean over that of s independent draws."""
     return 1.0 if replacement else (n - s) / (n - 1)
+
+
+def mean_first_passage(energy, temperature, start, target, low):
+    """Mean time of dx = -U' dt + sqrt(2 T) dW from start to a target above it; U = inf below low.
+
+    ``(1/T) int_start^target e^(U(y)/T) int_low^y e^(-U(z)/T) dz dy``.
+    """
+
+    def inner(y):
+        return quad(lambda z: np.exp((energy(y) - energy(z)) / temperature), low, y, limit=200)[0]
+
+    return quad(inner, start, target, epsrel=1e-6, limit=200)[0] / temperature
+
+
+def hitting_time(gradient, temperature, dt, start, target, low, n=400):
+    """Mean number of steps in which the Euler-Maruyama chain first exceeds ``target``.
+
+    Solves h = 1 + K h on Gauss-Legendre nodes of (low, target), K the chain's transition density.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    x = low + (target - low) * (nodes + 1) / 2
+    weights = weights * (target - low) / 2
+    variance = 2 * temperature * dt
+
+    def density(origin):
+        mean = origin - dt * gradient(origin)
+        away = (x[None, :] - np.atleast_1d(mean)[:, None]) ** 2
+        return np.exp(-away / (2 * variance)) / np.sqrt(2 * np.pi * variance) * weights
+
+    h = np.linalg.solve(np.eye(n) - density(x), np.ones(n))
+    return 1 + float((density(np.array([start])) @ h)[0])

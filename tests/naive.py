@@ -259,3 +259,12 @@ def moments(states):
     mean = sum(flat) / len(flat)
     covariance = sum(np.outer(x - mean, x - mean) for x in flat) / len(flat)
     return mean, covariance
+
+
+def first_passage(trajectories, inside, every=1, leave=False):
+    """Each replica's first step, among multiples of ``every``, inside a region (or outside)."""
+    found = []
+    for path in trajectories:
+        steps = [t for t in range(every, len(path), every) if bool(inside(*path[t])) is not leave]
+        found.append(steps[0] if steps else math.nan)
+    return np.array(found)

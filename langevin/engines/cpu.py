@@ -10,13 +10,14 @@ computes the same bits alone or among many.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from langevin.engines import compiling, source
 from langevin.engines.batches import Batches
 from langevin.engines.cpu_observers import observer_source
+from langevin.engines.dropping import Remaining
 from langevin.engines.source import GROUP, Step, joined, names
 from langevin.engines.windows import Schedules
 from langevin.kernels.purposes import Purpose
@@ -39,6 +40,8 @@ class State:
     first_replica: int
     extra: tuple  # what the surface's own loops need (data, batch sizes)
     schedule: Schedules
+    # The replicas' own numbers where they do not follow one another; empty where they do.
+    numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def arguments(self, begin: int, end: int) -> tuple:
         """The kernel's first arguments, for steps begin + 1 ... end."""
@@ -52,6 +55,7 @@ class State:
             np.uint64(self.key[1]),
             real(self.limit),
             np.int64(self.first_replica),
+            self.numbers,
             *((self.schedule.window(begin, end),) if self.schedule.rows else ()),
             *self.extra,
         )
@@ -71,10 +75,11 @@ class Engine:
         self.kernel = compiling.load(self.text)
         self.pool = ThreadPoolExecutor(compiling.n_threads())
 
-    def _arguments(self, state: State, begin: int, end: int, task: int) -> tuple:
+    def _arguments(self, state: State, begin: int, end: int, task: int, observers=None) -> tuple:
         tasks = n_tasks(state.positions.shape[1])
+        observers = self.observers if observers is None else observers
         spans = (np.int64(begin // GROUP), np.int64(end), np.int64(task), np.int64(tasks))
-        observed = (value for observer in self.observers for value in observer.arguments())
+        observed = (value for observer in observers for value in observer.arguments())
         return (*state.arguments(begin, end), *spans, *observed)
 
     def compile(self, state: State) -> None:
@@ -84,9 +89,10 @@ class Engine:
     def advance(self, state: State, begin: int, end: int) -> None:
         """Runs steps begin + 1 ... end for all replicas; begin is a multiple of 4."""
         futures, interrupted = [], False
-        tasks = n_tasks(state.positions.shape[1])
+        moved = Remaining(state, self.observers)
+        tasks = n_tasks(moved.state.positions.shape[1])
         while len(futures) < tasks:
-            arguments = self._arguments(state, begin, end, len(futures))
+            arguments = self._arguments(moved.state, begin, end, len(futures), moved.observers)
             try:
                 futures.append(self.pool.submit(self.kernel, *arguments))
             except KeyboardInterrupt:
@@ -98,6 +104,7 @@ class Engine:
             wait(futures)  # so that every replica has taken the same number of steps
         for future in futures:
             future.result()
+        moved.put_back()
         if interrupted:
             raise KeyboardInterrupt
 
@@ -155,7 +162,7 @@ def _run_source(layout: Layout, parameters, batches, stepping, pieces) -> str:
     """``run``: the loop over blocks, groups of steps and observers."""
     arguments = joined(
         ["positions", "coefficients", "parameters", "fates", "key0", "key1", "limit"],
-        ["first_replica"],
+        ["first_replica", "numbers"],
         ["schedule"] if layout.step.scheduled else [],
         batches.arguments if batches else [],
         ["group_begin", "step_end", "task", "tasks"],
@@ -189,6 +196,8 @@ def _run_source(layout: Layout, parameters, batches, stepping, pieces) -> str:
         ),
         "    fate[i] = fates[r] if i < valid else np.int32(0)",
         "    ids[i] = np.uint64(first_replica + start + i)",
+        "    if numbers.size > 0:",
+        "        ids[i] = numbers[r]",
         *(batches.block if batches else []),
         *(line for piece in pieces for line in piece.block),
         "for group in range(group_begin, group_end):",

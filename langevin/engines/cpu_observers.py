@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from langevin.engines.cpu_basins import basin_source
-
-
-@dataclass
-class Piece:
-    """An observer's share of the source: lists of lines, and functions of the module.
-
-    ``setup`` runs once, ``block`` at the head of each block of lanes, ``record`` after each step
-    that is due, ``flush`` at the end of a block.
-    """
-
-    arguments: list
-    setup: list
-    block: list
-    record: list
-    flush: list
-    functions: str = ""
+from langevin.engines.cpu_passage import passage_source
+from langevin.engines.cpu_pieces import Piece, accumulated, counting, values
 
 
 def observer_source(k: int, observer, layout) -> Piece:
@@ -30,66 +14,8 @@ def observer_source(k: int, observer, layout) -> Piece:
         "occupation": _occupation,
         "moments": _moments,
         "average": _average,
+        "first_passage": passage_source,
     }[observer.kind](k, observer, layout)
-
-
-def schedule(k: int, observer) -> tuple[list, list, list]:
-    """Arguments, lines at the head of a block, and lines for each step that is due.
-
-    ``next{k}`` is the next step due; ``when{k}`` the slot to count in: the half of the run, or with
-    at= the number of the step among those.
-    """
-    if observer.at is not None:
-        block = [
-            f"place{k} = 0",
-            f"while at{k}[place{k}] <= 4 * group_begin:",
-            f"    place{k} += 1",
-            f"next{k} = at{k}[place{k}]",
-        ]
-        due = [f"when{k} = place{k}", f"place{k} += 1", f"next{k} = at{k}[place{k}]"]
-        return [f"at{k}"], block, due
-    block = [
-        f"next{k} = first{k}",
-        f"if 4 * group_begin >= next{k}:",
-        f"    next{k} += ((4 * group_begin - first{k}) // every{k} + 1) * every{k}",
-    ]
-    due = [f"next{k} += every{k}", f"when{k} = 0 if step <= middle{k} else 1"]
-    return [f"first{k}", f"every{k}", f"middle{k}"], block, due
-
-
-def counting(k: int, observer) -> tuple[list, list, list, list]:
-    """Arguments, set-up, head of a block and due lines of an observer that counts in cells."""
-    arguments, block, due = schedule(k, observer)
-    arguments = [*arguments, f"cells{k}", f"n_cells{k}", f"parts{k}", f"store{k}"]
-    setup = [f"base{k} = np.empty(64, np.int64)", f"counts{k} = store{k}[task]"]
-    block = [
-        *block,
-        "for i in range(64):",
-        "    r = start + min(i, valid - 1)",
-        f"    cell = np.int64(cells{k}[r if cells{k}.size > 1 else 0])",
-        f"    base{k}[i] = ((i * parts{k}) // 64) * n_cells{k} + cell",
-    ]
-    return arguments, setup, block, due
-
-
-def accumulated(k: int, observer, width: int, kind: str, lines: list) -> tuple:
-    """Set-up, head of a block, record and flush around ``lines``, which add to lane i's tallies.
-
-    They add to ``running{k}[slot{k} + c, i]`` with c below ``width``. Slots are few with every= and
-    are kept by lane until the block's end; with at= they may be many, and are added at once.
-    """
-    slots = 1 if observer.at is not None else observer.n_slots
-    setup = [f"running{k} = np.empty(({slots * width}, 64), {kind})"]
-    clear = [f"running{k}[:, :] = 0"]
-    where = f"when{k}, c" if observer.at is not None else f"c // {width}, c % {width}"
-    flush = [
-        f"for c in range({slots * width}):",
-        "    for i in range(64):",
-        f"        counts{k}[base{k}[i], {where}] += running{k}[c, i]",
-    ]
-    if observer.at is not None:
-        return setup, [], [*clear, f"slot{k} = 0", *lines, *flush], []
-    return setup, clear, [f"slot{k} = when{k} * {width}", *lines], flush
 
 
 def _histogram(k: int, observer, layout) -> Piece:
@@ -164,18 +90,6 @@ def _moments(k: int, observer, layout) -> Piece:
     width = 1 + dim + dim * (dim + 1) // 2
     sums, clear, record, flush = accumulated(k, observer, width, "np.float64", lines)
     return Piece([*arguments, f"centre{k}"], setup + sums, block + clear, due + record, flush)
-
-
-def values(k: int, observer) -> list[str]:
-    """Lines that leave the quantities less their centre in ``value{k}[c, i]``, 0 for the dead."""
-    found = observer.quantities
-    count = len(found)
-    results = "".join(f"q{k}_{c}, " for c in range(count)).rstrip()
-    lines = ["for i in range(64):", f"    ({results}) = {found.call(f'quantity{k}')}"]
-    for c in range(count):
-        difference = f"np.float64(q{k}_{c}) - centre{k}[{c}]"
-        lines += [f"    value{k}[{c}, i] = {difference} if fate[i] < 0 else 0.0"]
-    return lines
 
 
 def _average(k: int, observer, layout) -> Piece:

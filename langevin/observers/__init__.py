@@ -6,10 +6,12 @@ from langevin.observers.common import Bound, Run
 from langevin.observers.histogram import BoundHistogram, Histogram
 from langevin.observers.moments import BoundMoments, Moments
 from langevin.observers.occupation import BoundOccupation, Occupation
+from langevin.observers.passage import BoundFirstPassage, FirstPassage
 
 __all__ = [
     "Average",
     "Bound",
+    "FirstPassage",
     "Histogram",
     "Moments",
     "Occupation",
@@ -19,6 +21,7 @@ __all__ = [
 
 _KINDS = {
     Average: BoundAverage,
+    FirstPassage: BoundFirstPassage,
     Histogram: BoundHistogram,
     Moments: BoundMoments,
     Occupation: BoundOccupation,

@@ -42,7 +42,7 @@ def parse(text: str, symbols: dict[str, sympy.Symbol] | None = None) -> sympy.Ex
     anything else, for more than 10,000 characters and for nesting deeper than 100.
     """
     symbols = {} if symbols is None else symbols
-    _check_text(text)
+    check_text(text)
     shown = text if len(text) <= 60 else text[:57] + "..."
     try:
         with warnings.catch_warnings():
@@ -69,7 +69,8 @@ def with_symbols(text: str, expression: sympy.Expr, names: set[str]) -> str:
     return text + "".join(f" + 0*{name}" for name in lost)
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
+    """Raises FormulaError for text too long, empty, nested too deeply or with odd characters."""
     if len(text) > MAX_LENGTH:
         raise FormulaError(
             f"a formula of {len(text):,} characters: at most {MAX_LENGTH:,} are read. "
