@@ -3,7 +3,17 @@
 from langevin import errors, plot, predict, schedules, surfaces
 from langevin.analysis.compare import compare
 from langevin.dynamics import SGD, Overdamped, Underdamped
-from langevin.observers import Average, FirstPassage, Histogram, Moments, Occupation
+from langevin.observers import (
+    Autocorrelation,
+    Average,
+    FirstPassage,
+    Histogram,
+    Moments,
+    Occupation,
+    Temperature,
+    Trajectory,
+    Transitions,
+)
 from langevin.result import Estimate, Result
 from langevin.simulate import simulate
 from langevin.storage import load
@@ -18,6 +28,7 @@ __all__ = [
     "SGD",
     "AlphaStable",
     "Anisotropic",
+    "Autocorrelation",
     "Average",
     "Estimate",
     "FiniteSum",
@@ -33,6 +44,9 @@ __all__ = [
     "StateDependent",
     "StudentT",
     "Surface",
+    "Temperature",
+    "Trajectory",
+    "Transitions",
     "Underdamped",
     "compare",
     "errors",

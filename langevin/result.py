@@ -132,6 +132,22 @@ class Result:
         """The PassageTimes of the FirstPassage of that name, or of the run's only one."""
         return self[self._name("first_passage", "FirstPassage", name)]
 
+    def transitions(self, name: str | None = None):
+        """The MeasuredTransitions of that name, or of the run's only Transitions."""
+        return self[self._name("transitions", "Transitions", name)]
+
+    def trajectory(self, name: str | None = None):
+        """The Trajectories of that name, or of the run's only Trajectory."""
+        return self[self._name("trajectory", "Trajectory", name)]
+
+    def autocorrelation(self, name: str | None = None):
+        """The MeasuredAutocorrelation of that name, or of the run's only one."""
+        return self[self._name("autocorrelation", "Autocorrelation", name)]
+
+    def temperature(self, name: str | None = None):
+        """The measured Temperatures of that name, or of the run's only Temperature."""
+        return self[self._name("temperature", "Temperature", name)]
+
     def to_xarray(self):
         """A labelled copy of everything measured, an xarray.Dataset; see `labelled.dataset`.
 

@@ -95,3 +95,44 @@ def average_from_sums(sums, centre, texts, *, single: bool) -> MeasuredAverage |
         for q in range(m)
     )
     return found[0] if single else Averages(found)
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """Temperatures that the states show, each an Estimate; ``kinetic`` None without velocities."""
+
+    configurational: Estimate
+    virial: Estimate
+    kinetic: Estimate | None
+    drift: float
+
+    def __str__(self) -> str:
+        text = f"configurational {self.configurational}, virial {self.virial}"
+        return text + (f", kinetic {self.kinetic}" if self.kinetic else "")
+
+
+def temperature_from_sums(sums, dim: int) -> Temperatures:
+    """Temperatures from sums (error groups, origins, halves, 1 + 2 quantities), see Temperature."""
+    m = (sums.shape[-1] - 1) // 2
+    halves = sums.sum(axis=1)
+    mine = halves.sum(axis=1)
+    mine = mine[mine[:, 0] > 0]
+    if len(mine) == 0:
+        raise UnsoundError("the run holds no observation of the temperature. Use more steps.")
+    count, slope, curvature, virial = mine[:, :4].T
+    if not curvature.sum() > 0:
+        raise UnsoundError(
+            f"the mean Laplacian of the energy is {curvature.sum() / count.sum():.4g}: a surface "
+            "that holds its replicas has a positive one. Run longer, or confine them."
+        )
+    configurational = groups.ratio_of_sums(slope, curvature)
+    return Temperatures(
+        configurational=configurational,
+        virial=groups.ratio_of_sums(virial, dim * count),
+        kinetic=groups.ratio_of_sums(mine[:, 4], dim * count) if m > 3 else None,
+        drift=float(
+            convergence.drift(
+                halves[..., 0], halves[..., 1:2] - configurational.value * halves[..., 2:3]
+            )[0]
+        ),
+    )

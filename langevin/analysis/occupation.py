@@ -225,6 +225,8 @@ def _refusal(found: Equilibration, k: int | None, n_groups: int) -> str:
     return (
         f"p_A/p_B is not stationary yet{where}: {what}. Needed: replicas that crossed between the "
         "basins many times. Raise burn_in and n_steps, or the temperature (learning rate over "
-        "batch size); predict.chain tells the relaxation time in 1-D. To read the counts all the "
-        "same: result.occupation(allow_unequilibrated=True)."
+        "batch size); predict.chain tells the relaxation time in 1-D. Or observe "
+        "langevin.Transitions(every=...): its .ratio(i, j) and .stationary need crossings both "
+        "ways, not a forgotten start. To read the counts all the same: "
+        "result.occupation(allow_unequilibrated=True)."
     )

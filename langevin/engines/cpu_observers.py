@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from langevin.engines.cpu_basins import basin_source
-from langevin.engines.cpu_passage import passage_source
+from langevin.engines.cpu_passage import (
+    autocorrelation_source,
+    passage_source,
+    trajectory_source,
+    transition_source,
+)
 from langevin.engines.cpu_pieces import Piece, accumulated, counting, values
 
 
@@ -14,7 +19,11 @@ def observer_source(k: int, observer, layout) -> Piece:
         "occupation": _occupation,
         "moments": _moments,
         "average": _average,
+        "temperature": _average,
         "first_passage": passage_source,
+        "transitions": transition_source,
+        "trajectory": trajectory_source,
+        "autocorrelation": autocorrelation_source,
     }[observer.kind](k, observer, layout)
 
 

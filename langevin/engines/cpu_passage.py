@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from langevin.engines.cpu_basins import basin_source
-from langevin.engines.cpu_pieces import Piece, schedule
+from langevin.engines.cpu_pieces import Piece, accumulated, counting, schedule, values
 
 
 def passage_source(k: int, observer, layout) -> Piece:
@@ -41,3 +41,108 @@ def passage_source(k: int, observer, layout) -> Piece:
     ]
     flush = ["for i in range(valid):", f"    passed{k}[start + i] = first_step{k}[i]"]
     return Piece(arguments, setup, block, record, flush, functions)
+
+
+def transition_source(k: int, observer, layout) -> Piece:
+    """Pairs of basins one look and two looks apart, in flat counts; the last slot for no pair."""
+    arguments, setup, block, due = counting(k, observer)
+    more, prepare, find = basin_source(k, observer.finder, layout)
+    n = observer.n
+    arguments += [f"last{k}", f"before{k}", *more]
+    setup += [
+        *prepare,
+        f"one{k} = np.empty(64, np.int32)",
+        f"two{k} = np.empty(64, np.int32)",
+        f"pair{k} = np.empty(64, np.int64)",
+        f"none{k} = counts{k}.size - 1",
+    ]
+    block = [
+        *block,
+        "for i in range(64):",
+        "    r = start + min(i, valid - 1)",
+        f"    one{k}[i] = last{k}[r]",
+        f"    two{k}[i] = before{k}[r]",
+        f"    base{k}[i] *= {2 * n * n}",
+    ]
+
+    def count(earlier: str, offset: int) -> list:
+        place = f"base{k}[i] + {offset} + {earlier}{k}[i] * {n} + basin{k}[i]"
+        return [
+            "for i in range(64):",
+            f"    known = ({earlier}{k}[i] >= 0) & (basin{k}[i] < unknown{k}) & (fate[i] < 0)",
+            f"    pair{k}[i] = {place} if known else none{k}",
+            "for i in range(64):",
+            f"    counts{k}[pair{k}[i]] += 1",
+        ]
+
+    record = [
+        *due,
+        *find,
+        *count("one", 0),
+        *count("two", n * n),
+        "for i in range(64):",
+        f"    known = basin{k}[i] < unknown{k}",
+        f"    two{k}[i] = one{k}[i] if known else np.int32(-1)",
+        f"    one{k}[i] = basin{k}[i] if known else np.int32(-1)",
+    ]
+    flush = [
+        "for i in range(valid):",
+        f"    last{k}[start + i] = one{k}[i]",
+        f"    before{k}[start + i] = two{k}[i]",
+    ]
+    return Piece(arguments, setup, block, record, flush)
+
+
+def trajectory_source(k: int, observer, layout) -> Piece:
+    """Positions into the record of this step; NaN for the dead."""
+    arguments, block, due = schedule(k, observer)
+    record = [
+        *due,
+        f"record{k} = (step - first{k}) // every{k}",
+        "for i in range(valid):",
+        f"    place = place{k}[start + i]",
+        "    if place >= 0:",
+        f"        for a in range({layout.dim}):",
+        f"            kept{k} = lanes[row + a, i] if fate[i] < 0 else real(np.nan)",
+        f"            store{k}[record{k}, a, place] = kept{k}",
+    ]
+    return Piece([*arguments, f"place{k}", f"store{k}"], [], block, record, [])
+
+
+def autocorrelation_source(k: int, observer, layout) -> Piece:
+    """Products with a reference that each lane renews after so many looks."""
+    arguments, setup, block, due = counting(k, observer)
+    arguments += [f"centre{k}", f"lags{k}", f"reference{k}"]
+    m = observer.n_quantities
+    setup += [f"value{k} = np.empty(({m}, 64), np.float64)"]
+    setup += [f"origin{k} = np.empty(({m}, 64), np.float64)"]
+    block = [
+        *block,
+        f"for c in range({m}):",
+        "    for i in range(64):",
+        f"        origin{k}[c, i] = reference{k}[c, start + min(i, valid - 1)]",
+    ]
+    lines = [
+        *values(k, observer),
+        f"if when{k} == 0:",
+        f"    for c in range({m}):",
+        "        for i in range(64):",
+        f"            origin{k}[c, i] = value{k}[c, i]",
+        "for i in range(64):",
+        f"    running{k}[slot{k}, i] += 1.0 if fate[i] < 0 else 0.0",
+        f"for c in range({m}):",
+        f"    sum{k} = slot{k} + 1 + 3 * c",
+        "    for i in range(64):",
+        f"        running{k}[sum{k}, i] += origin{k}[c, i] * value{k}[c, i]",
+        f"        running{k}[sum{k} + 1, i] += origin{k}[c, i] if fate[i] < 0 else 0.0",
+        f"        running{k}[sum{k} + 2, i] += value{k}[c, i]",
+    ]
+    sums, clear, record, flush = accumulated(k, observer, 1 + 3 * m, "np.float64", lines)
+    record = [*due, f"when{k} = ((step - first{k}) // every{k}) % lags{k}", *record]
+    flush += [
+        f"for c in range({m}):",
+        "    for i in range(valid):",
+        f"        reference{k}[c, start + i] = origin{k}[c, i]",
+    ]
+    functions = observer.quantities.source(f"quantity{k}")
+    return Piece(arguments, setup + sums, block + clear, record, flush, functions)

@@ -1,14 +1,19 @@
 """Observers: what a run measures while it runs, streamed out of the kernel; a file each."""
 
 from langevin.errors import FormulaError, ParameterError
+from langevin.observers.autocorrelation import Autocorrelation, BoundAutocorrelation
 from langevin.observers.average import Average, BoundAverage
 from langevin.observers.common import Bound, Run
 from langevin.observers.histogram import BoundHistogram, Histogram
 from langevin.observers.moments import BoundMoments, Moments
 from langevin.observers.occupation import BoundOccupation, Occupation
 from langevin.observers.passage import BoundFirstPassage, FirstPassage
+from langevin.observers.temperature import BoundTemperature, Temperature
+from langevin.observers.trajectory import BoundTrajectory, Trajectory
+from langevin.observers.transitions import BoundTransitions, Transitions
 
 __all__ = [
+    "Autocorrelation",
     "Average",
     "Bound",
     "FirstPassage",
@@ -16,15 +21,22 @@ __all__ = [
     "Moments",
     "Occupation",
     "Run",
+    "Temperature",
+    "Trajectory",
+    "Transitions",
     "bind",
 ]
 
 _KINDS = {
+    Autocorrelation: BoundAutocorrelation,
     Average: BoundAverage,
     FirstPassage: BoundFirstPassage,
     Histogram: BoundHistogram,
     Moments: BoundMoments,
     Occupation: BoundOccupation,
+    Temperature: BoundTemperature,
+    Trajectory: BoundTrajectory,
+    Transitions: BoundTransitions,
 }
 
 
