@@ -148,6 +148,12 @@ class Result:
         """The measured Temperatures of that name, or of the run's only Temperature."""
         return self[self._name("temperature", "Temperature", name)]
 
+    def diagnostics(self):
+        """Whether each estimate has converged: Diagnostics, which print as a table."""
+        from langevin.analysis.diagnostics import diagnostics
+
+        return diagnostics(self.observed)
+
     def to_xarray(self):
         """A labelled copy of everything measured, an xarray.Dataset; see `labelled.dataset`.
 

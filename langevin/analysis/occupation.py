@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from langevin.analysis import groups
+from langevin.analysis import convergence, groups
 from langevin.errors import UnsoundError
 from langevin.result import Estimate
 
@@ -23,12 +23,15 @@ class Equilibration:
     that began in different basins, and between the earlier and the later half of the observations,
     as the normal z of their Student p-value; NaN where there was nothing to compare. ``crossed`` is
     whether any replica was ever seen outside the basin it began in (true for a single minimum).
+    ``z_basins`` and ``drifts`` (minima,) are the same differences basin by basin, signed.
     """
 
     z_origins: float
     z_halves: float
     crossed: bool
     by_origin: np.ndarray
+    z_basins: np.ndarray
+    drifts: np.ndarray
 
     @property
     def agrees(self) -> bool:
@@ -151,10 +154,13 @@ class MeasuredOccupation:
             if counts.sum() > 0:
                 by_origin.append(groups.fraction(counts, counts.sum(axis=1)))
         z_origins = math.nan
+        z_basins = np.full(mine.shape[-1] - 1, math.nan)
         pairs = list(itertools.combinations(by_origin, 2))
         for (p, p_error, p_dof), (q, q_error, q_dof) in pairs:
             error = np.hypot(p_error, q_error)
             z_origins = _worst(z_origins, p - q, error, min(p_dof, q_dof), len(pairs))
+            z = convergence.normal_z(p - q, error, min(p_dof, q_dof))[:-1]
+            z_basins = np.where(np.abs(z_basins) > np.abs(z), z_basins, z)
         n = halves.sum(axis=2)
         z_halves = math.nan
         if n.shape[1] == 2 and (n.sum(axis=0) > 0).all():
@@ -166,7 +172,9 @@ class MeasuredOccupation:
         seen = origins.sum(axis=0)
         home = np.diag(seen[: seen.shape[1]]).sum()
         crossed = seen.shape[1] <= 2 or bool(seen.sum() > home)
-        return Equilibration(z_origins, z_halves, crossed, np.array([p for p, _, _ in by_origin]))
+        drifts = convergence.drift(n, halves)[:-1]
+        found = np.array([p for p, _, _ in by_origin])
+        return Equilibration(z_origins, z_halves, crossed, found, z_basins, drifts)
 
     def observed(self) -> MeasuredOccupation:
         """This occupation, or UnsoundError if it holds no observation."""

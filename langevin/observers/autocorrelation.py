@@ -46,7 +46,8 @@ class BoundAutocorrelation(Bound):
         if looks < self.lags:
             raise ParameterError(
                 f"{self.name}: lags={self.lags} with {looks} looks after burn_in; needed: at least "
-                "as many looks as lags, better several times as many. Use fewer lags, a smaller every or more steps."
+                "as many looks as lags, better several times as many. Use fewer lags, a smaller "
+                "every or more steps."
             )
         self.single = isinstance(observer.formula, str)
         if observer.formula is None and surface.dim > 20:
