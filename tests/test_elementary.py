@@ -5,6 +5,7 @@ A bound is claimed where it is tested: over all floating-point numbers but the r
 
 import inspect
 import math
+import platform
 import re
 import struct
 import warnings
@@ -13,6 +14,7 @@ import mpmath
 import numpy as np
 import pytest
 import sympy
+from llvmlite.binding import get_host_cpu_features
 
 import langevin as lv
 from langevin.engines import compiling, cpu, source
@@ -63,6 +65,7 @@ DENSE = {  # where the error is largest, or the range is a small part of all num
 ENTRY = "\ndef run(x, out):\n    for i in range(x.size):\n" + "".join(
     f"        out[{k}, i] = {name}(x[i])\n" for k, name in enumerate((*NAMES, "sign"))
 )
+FUSED = platform.machine() not in ("x86_64", "AMD64") or get_host_cpu_features().get("fma", False)
 WIDE = {"float32": np.float64, "float64": np.longdouble}
 
 
@@ -140,6 +143,8 @@ def has_wide(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
 def test_error_in_ulps_over_the_whole_range(dtype, name):
+    if name in ("sin", "cos", "tan") and not FUSED:
+        pytest.skip("near their zeros the bounds need fused multiply-add")
     x = points(dtype, name)
     found = values(dtype, x)[name]
     bound = bound_of(name, dtype)
@@ -159,6 +164,7 @@ def test_error_in_ulps_over_the_whole_range(dtype, name):
         assert abs(mpmath.mpf(float(value)) - exact) <= bound * spacing, point
 
 
+@pytest.mark.skipif(not FUSED, reason="near their zeros the bounds need fused multiply-add")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large_arguments_of_sine_and_cosine_against_many_digits(dtype):
     """A wide type's own reduction could be wrong: multiples of pi/2, nearest to a zero."""

@@ -166,7 +166,10 @@ def log(x):
 
 
 def circular(x):
-    """sin and cos of x reduced by pi/2 in four parts; accurate for |x| < 1e5."""
+    """sin and cos of x reduced by pi/2 in four parts; accurate for |x| <= 1e5.
+
+    In ulps where the CPU fuses multiply and add; elsewhere the error near a zero is absolute.
+    """
     shifted_n = x * real(0.636619772367581343) + ROUND
     n = np.int32(np.float32(shifted_n).view(np.int32) - ROUND_BITS)
     k = shifted_n - ROUND

@@ -195,7 +195,10 @@ def log(x):
 
 
 def circular(x):
-    """sin and cos of x reduced by pi/2 in four parts; accurate for |x| < 1e12."""
+    """sin and cos of x reduced by pi/2 in four parts; accurate for |x| <= 1e12.
+
+    In ulps where the CPU fuses multiply and add; elsewhere the error near a zero is absolute.
+    """
     shifted_n = x * real(0.636619772367581343) + ROUND
     n = np.int64(np.float64(shifted_n).view(np.int64) - ROUND_BITS)
     k = shifted_n - ROUND
