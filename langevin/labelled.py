@@ -1,8 +1,8 @@
 """A result as an xarray.Dataset: labelled axes, units, and where the numbers come from.
 
-An estimate says how it is labelled by its type here, or, if it is a dataclass not known here, by a
-class attribute ``dims``, a dict from the name of a field to the names of its axes. Its Estimates
-and numbers need no entry. A field named like an axis, or its plural, becomes its coordinate.
+Any estimate that is a dataclass says what to show by a class attribute ``dims``, a dict from names
+of attributes (arrays, numbers, Estimates) to the names of their axes, or stands in DIMS here; else
+all its fields are shown. An attribute named like an axis, or its plural, is its coordinate.
 """
 
 from __future__ import annotations
@@ -19,12 +19,28 @@ from langevin.analysis.density import Density, Moments
 from langevin.analysis.groups import PerGroup
 from langevin.analysis.occupation import MeasuredOccupation
 from langevin.errors import LangevinError, UnavailableError, UnsoundError
-from langevin.result import Estimate
 
 LONGEST = 40  # characters of a name, so that it can be a file's on any disk
 RESERVED = ("langevin", "zarr.json", "c")
 AXES = ("replica", "coordinate", "coordinate_2", "minimum", "minimum_2", "group", "step")
-DIMS = {"PassageTimes": {"times": ("replica",), "exposure": ("replica",)}}
+SQUARE = ("minimum", "minimum_2")
+DIMS = {
+    "PassageTimes": {"times": ("replica",), "exposure": ("replica",), "mean": ()},
+    "MeasuredTransitions": {
+        "counts": SQUARE,
+        "probability": SQUARE,
+        "rates": SQUARE,
+        "stationary": ("minimum",),
+        "relaxation_time": (),
+        "lag": (),
+    },
+    "Trajectories": {"positions": ("replica", "step", "coordinate"), "times": ("step",)},
+    "MeasuredAutocorrelation": {
+        "value": ("lag", "formula"),
+        "stderr": ("lag", "formula"),
+        "integrated_time": ("formula",),
+    },
+}
 
 
 class Part(NamedTuple):
@@ -93,7 +109,10 @@ def dataset(result):
             continue
         plain = _plain(name)
         for part in _parts(estimate, result):
-            dims = tuple(axes.name(d, part.coordinates.get(d), plain) for d in part.dims)
+            dims = tuple(
+                axes.name(d, part.coordinates.get(d), plain, size)
+                for d, size in zip(part.dims, np.shape(part.values), strict=True)
+            )
             extra = {"observer": name, **part.attributes}
             add(plain + part.suffix, dims, part.values, part.meaning, more=extra)
     coordinates = {k: (k, v, _coordinate_attributes(k)) for k, v in coordinates.items()}
@@ -125,10 +144,15 @@ class _Axes:
         self.coordinates, self.taken = coordinates, taken
         self.families = {key: key for key in coordinates}
 
-    def name(self, dim: str, values: np.ndarray | None, observer: str) -> str:
+    def name(self, dim: str, values: np.ndarray | None, observer: str, size: int) -> str:
         """The dataset's name for an axis of an observer's estimate."""
+        if values is None and dim in SQUARE:
+            values = np.arange(size)
+        if values is None and dim == "coordinate_2":
+            values = self.coordinates["coordinate"]
         if values is None:
-            return dim if dim in AXES else f"{observer}_{dim}"
+            shared = dim in self.families and len(self.coordinates[dim]) == size
+            return dim if shared else f"{observer}_{dim}"
         for key, family in self.families.items():
             if family == dim and np.array_equal(self.coordinates[key], values):
                 return key
@@ -162,18 +186,17 @@ def _parts(estimate: Any, result) -> list[Part]:
         if steps is not None:
             return _stacked(list(several), "step", steps, result)
         texts = np.array([str(getattr(e, "formula", k)) for k, e in enumerate(several)])
-        return _stacked(list(several), "quantity", texts, result)
+        return _stacked(list(several), "formula", texts, result)
     if isinstance(estimate, Density):
         return _density(estimate, result)
     if isinstance(estimate, Moments):
         mean, square = ("coordinate",), ("coordinate", "coordinate_2")
-        names = {"coordinate_2": np.array(result.surface.variables)}
         count = {"n_observations": estimate.n_observations, "dof": estimate.dof}
         return [
             Part("_mean", mean, estimate.mean, "mean", {}, count),
             Part("_mean_stderr", mean, estimate.mean_stderr, "its standard error", {}, {}),
-            Part("_covariance", square, estimate.covariance, "covariance", names, count),
-            Part("_covariance_stderr", square, estimate.covariance_stderr, ERROR, names, {}),
+            Part("_covariance", square, estimate.covariance, "covariance", {}, count),
+            Part("_covariance_stderr", square, estimate.covariance_stderr, ERROR, {}, {}),
         ]
     return _dataclass(estimate) if dataclasses.is_dataclass(estimate) else []
 
@@ -198,7 +221,6 @@ def _occupation(occupation: MeasuredOccupation, result) -> list[Part]:
     if occupation.index is None and occupation.n_groups > 1:
         one = [MeasuredOccupation(occupation.counts, k) for k in range(occupation.n_groups)]
         return _stacked(one, "group", range(occupation.n_groups), result)
-    minima = {"minimum": np.arange(occupation.counts.shape[-1] - 1)}
     state: dict[str, Any] = {"equilibrated": 1, "n_observations": occupation.n_observations}
     try:
         occupation.checked()
@@ -206,37 +228,52 @@ def _occupation(occupation: MeasuredOccupation, result) -> list[Part]:
         state |= {"equilibrated": 0, "warning": str(error)}
     dims = ("minimum",)
     return [
-        Part("", dims, occupation.probability, "fraction of time in its basin", minima, state),
-        Part("_stderr", dims, occupation.stderr, ERROR, minima, {}),
+        Part("", dims, occupation.probability, "fraction of time in its basin", {}, state),
+        Part("_stderr", dims, occupation.stderr, ERROR, {}, {}),
         Part("_unassigned", (), occupation.unassigned, "fraction in no known basin", {}, {}),
     ]
 
 
 def _dataclass(estimate: Any) -> list[Part]:
-    """Any other estimate: its numbers, arrays and Estimates, by field; text goes to attributes."""
-    dims = getattr(estimate, "dims", DIMS.get(type(estimate).__name__, {}))
-    found = {f.name: getattr(estimate, f.name) for f in dataclasses.fields(estimate)}
-    values = {key: np.asarray(v) for key, v in found.items() if _numeric(v)}
-    texts = {"units" if k == "unit" else k: v for k, v in found.items() if isinstance(v, str)}
-    if "dof" in values and "value" in values:
-        texts["dof"] = int(values.pop("dof"))
-    named = {d for names in dims.values() for d in names}
-    axes = {d: key for d in named for key in (d, f"{d}s") if np.ndim(values.get(key)) == 1}
-    axes = {d: values.pop(key) for d, key in axes.items() if key in values}
-    parts = []
-    for key, value in found.items():
-        if isinstance(value, Estimate):
-            parts += [
-                p._replace(suffix=f"_{key}{p.suffix}", meaning=key) for p in _dataclass(value)
-            ]
-    for key, value in values.items():
-        names = dims.get(key, tuple(f"{key}_{k}" for k in range(value.ndim)))
-        sizes = dict(zip(names, value.shape, strict=True)) if len(names) == value.ndim else {}
-        known = {d: axes[d] for d, size in sizes.items() if len(axes.get(d, ())) == size}
+    """Any other estimate, by ``dims`` or by field; text goes to attributes."""
+    dims = getattr(estimate, "dims", DIMS.get(type(estimate).__name__))
+    fields = [f.name for f in dataclasses.fields(estimate)]
+    texts = {k: v for k in fields if isinstance(v := getattr(estimate, k), str)}
+    texts |= {"units": texts.pop("unit")} if "unit" in texts else {}
+    if {"value", "dof"} <= set(fields):
+        fields.remove("dof")
+        texts["dof"] = estimate.dof
+    parts: list[Part] = []
+    for key in fields if dims is None else dims:
+        try:
+            value = getattr(estimate, key)
+        except LangevinError as error:  # such as a mean of passage times where nothing passed
+            texts[f"{key}_error"] = str(error)
+            continue
+        names = () if dims is None else dims[key]
         suffix = "" if key == "value" else f"_{key}"
-        meaning = ERROR if key == "stderr" else key.replace("_", " ")
-        parts.append(Part(suffix, tuple(names), value, meaning, known, texts))
+        if hasattr(value, "stderr"):
+            for end, array in (("", value.value), ("_stderr", value.stderr)):
+                more = texts | ({"dof": value.dof} if not end and hasattr(value, "dof") else {})
+                meaning = ERROR if end else key.replace("_", " ")
+                parts.append(_part(estimate, suffix + end, names, array, meaning, more))
+        elif _numeric(value):
+            meaning = ERROR if key == "stderr" else key.replace("_", " ")
+            parts.append(_part(estimate, suffix, names, value, meaning, texts))
     return parts
+
+
+def _part(estimate: Any, suffix: str, names, value: Any, meaning: str, texts) -> Part:
+    """A part whose axes have the attribute of their name, or its plural, for coordinate."""
+    value = np.asarray(value)
+    names = tuple(names[: value.ndim])
+    names += tuple(f"{suffix.strip('_')}_{k}" for k in range(len(names), value.ndim))
+    axes = {}
+    for name, size in zip(names, value.shape, strict=True):
+        own = getattr(estimate, name, getattr(estimate, f"{name}s", None))
+        if own is not None and np.shape(own) == (size,):
+            axes[name] = np.asarray(own)
+    return Part(suffix, names, value, meaning, axes, texts)
 
 
 def _numeric(value: Any) -> bool:
