@@ -35,6 +35,36 @@ def demo(
 
 
 @app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="The experiment, a TOML file; see examples/.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the results, instead of the file's.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the file and show what it means; run nothing.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A trial: a hundredth of the work, larger error bars.")
+    ] = False,
+    scale: Annotated[
+        float | None, typer.Option(help="A trial of so many times the work, for example 0.1.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the results of a file that said otherwise.")
+    ] = False,
+) -> None:
+    """Runs the experiment in a file; run again, it goes on where it ended."""
+    from langevin import experiment
+
+    size = scale if scale is not None else experiment.QUICK if quick else 1.0
+    record = experiment.run(
+        file, output=output, dry_run=dry_run, scale=size, overwrite=overwrite, console=Console()
+    )
+    if record.get("interrupted"):
+        raise typer.Exit(130)
+
+
+@app.command()
 def info() -> None:
     """Shows the CPU, threads, SIMD width, GPU and versions that a run here would use."""
     from langevin.information import gather

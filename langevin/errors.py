@@ -17,6 +17,10 @@ class UnsoundError(LangevinError, ValueError):
     """A computation whose answer would be wrong science: no stationary law, no crossing, no fit."""
 
 
+class ExperimentError(LangevinError, ValueError):
+    """An experiment file that cannot be run: the message names the file, the line and the field."""
+
+
 class DivergenceError(LangevinError, ArithmeticError):
     """Replicas escaped to infinity during a run; ``result`` holds all that was computed."""
 

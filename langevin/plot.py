@@ -73,6 +73,55 @@ def ratios(
     return ax
 
 
+def series(
+    x: np.ndarray,
+    measured: Sequence[Any],
+    predictions: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    ax: Any = None,
+):
+    """Measured Estimates against x with error bars, and predicted curves (x, y).
+
+    The x axis is logarithmic where its values span a factor of 8 or more.
+    """
+    ax = new_axes(ax)
+    for k, (name, (at, values)) in enumerate(predictions.items()):
+        ax.plot(at, values, ("-", "--", "-.", ":")[k % 4], color=COLOURS[k % 6], lw=1.6, label=name)
+    value, error = ([getattr(m, what) for m in measured] for what in ("value", "stderr"))
+    ax.errorbar(x, value, yerr=error, fmt="o", ms=5, color=INK, label="measured", zorder=3)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if np.min(x) > 0 and np.max(x) >= 8 * np.min(x):
+        ax.set_xscale("log")
+        plain_ticks(ax.xaxis)
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def density_maps(measured: Any, predictions: Sequence[Any] = (), *, axes: Sequence[Any] = ()):
+    """A measured 2-D Density and each predicted one as maps in the same colours, side by side.
+
+    ``axes`` are 1 + len(predictions) Axes, made if there are none; they are returned.
+    """
+    import matplotlib.pyplot as plt
+
+    if not len(axes):
+        axes = plt.subplots(1, 1 + len(predictions), squeeze=False, layout="constrained")[1][0]
+    grid = np.stack(np.meshgrid(*measured.grid, indexing="ij"), axis=-1)
+    maps = [("measured", measured.value)]
+    maps += [(law.name, np.asarray(law.density(grid))) for law in predictions]
+    top = max(np.nanmax(values) for _, values in maps)
+    for ax, (name, values) in zip(axes, maps, strict=True):
+        image = ax.pcolormesh(
+            *measured.edges, values.T, cmap="Blues", vmin=0, vmax=top, rasterized=True
+        )
+        ax.set(title=name, xlabel="x")
+    axes[0].set_ylabel("y")
+    axes[0].figure.colorbar(image, ax=list(axes), label="probability density")
+    return axes
+
+
 def plain_ticks(axis: Any) -> None:
     """Ticks at 1, 2, 5 of each decade, written as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter

@@ -16,6 +16,8 @@ import os
 import sys
 import tempfile
 import types as python_types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numba
@@ -128,6 +130,17 @@ def optimised_code(kernel) -> str:
 def n_threads() -> int:
     """Threads a run uses."""
     return numba.get_num_threads()
+
+
+@contextmanager
+def threads(wanted: int | None) -> Iterator[None]:
+    """Runs inside take ``wanted`` threads; None leaves their number as it is."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(wanted or before, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 def argument_types(arguments) -> tuple:

@@ -1,0 +1,198 @@
+"""What an experiment shows: a table of measurements beside predictions, and figures."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from langevin import plot
+from langevin.demo import MARKS, short
+from langevin.experiments.schema import Experiment, Point
+from langevin.result import Estimate, Result
+
+AXES_SHOWN = 3  # dimensions up to which the table shows every variance
+
+
+def headlines(record: dict[str, Any]) -> list[str]:
+    """The quantities of a point worth a row: p_0/p_1 or p_k, the variances, then all else."""
+    names = list(record["estimates"])
+    basic = [n for n in names if re.fullmatch(r"(.*: )?(p_\d+|p_0/p_1|mean\[.*|cov\[.*)", n)]
+    chosen = [n for n in basic if n.endswith("p_0/p_1")]
+    if not chosen:
+        chosen = [n for n in basic if re.search(r"p_\d+$", n)][:8]
+    variances = [n for n in basic if re.search(r"cov\[(\d+),\1\]$", n)]
+    if len(variances) <= AXES_SHOWN:
+        chosen += variances
+    return chosen + [n for n in names if n not in basic][:8]
+
+
+def number(value: float) -> str:
+    """A swept value in few characters."""
+    return f"{value:.6g}"
+
+
+def table(experiment: Experiment, points: list[dict[str, Any]]) -> Table:
+    """Points x quantities: measured, and each prediction with its z; verdicts below each point."""
+    made = Table(title=experiment.title or None, box=box.SIMPLE_HEAD, pad_edge=False)
+    labels = list(dict.fromkeys(p.label for point in experiment.points for p in point.predictions))
+    leaves = [name.rsplit(".", 1)[-1] for name in experiment.swept]
+    for name, leaf in zip(experiment.swept, leaves, strict=True):
+        made.add_column(leaf if leaves.count(leaf) == 1 else name, justify="right", no_wrap=True)
+    made.add_column("quantity", no_wrap=True)
+    made.add_column("measured", justify="right", no_wrap=True)
+    for label in labels:
+        made.add_column(label, justify="right")
+    for record in points:
+        rows = [_row(record, name, labels) for name in headlines(record)]
+        rows += [_verdicts(record, labels)] if record["comparisons"] or not rows else []
+        rows += [["escaped", f"{record['escaped']:,}"]] if record["escaped"] else []
+        lead = [number(value) for value in record["values"].values()]
+        for k, row in enumerate(rows):
+            made.add_row(*(lead if k == 0 else [""] * len(lead)), *row)
+        made.add_section()
+    return made
+
+
+def _row(record: dict[str, Any], name: str, labels: list[str]) -> list[str]:
+    value, stderr = (record["estimates"][name][what] for what in ("value", "stderr"))
+    cells = [name, f"{value:.5g} ± {stderr:.2g}"]
+    for label in labels:
+        law = record["predictions"].get(label, {})
+        rows = record["comparisons"].get(label, {}).get("rows", [])
+        z = next((row["z"] for row in rows if row["quantity"] == name), None)
+        text = f"{law[name]:.5g}" if name in law else ""
+        cells.append(text + (f"  z={short(z)}" if z is not None and text else ""))
+    return cells
+
+
+def _verdicts(record: dict[str, Any], labels: list[str]) -> list[str]:
+    cells = ["verdict", ""]
+    for label in labels:
+        comparison = record["comparisons"].get(label)
+        if comparison is None:
+            cells.append("refused" if label in record["refused"] else "")
+            continue
+        verdict = comparison["verdict"]
+        cells.append(f"[{MARKS[verdict]}]{verdict}[/{MARKS[verdict]}]")
+    return cells
+
+
+def plain_table(experiment: Experiment, points: list[dict[str, Any]]) -> str:
+    """The table as text of any width, without colours."""
+    stream = io.StringIO()
+    Console(file=stream, width=240, color_system=None).print(table(experiment, points))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+def _save(figure: Any, path: Path) -> str:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=150)
+    return path.name
+
+
+def _figure(width: float = 6.4, height: float = 4.2) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def point_figures(point: Point, result: Result, laws: dict[str, Any], folder: Path) -> list[str]:
+    """The density of each Histogram beside the predictions, and the variances of many weights."""
+    written = []
+    title = ", ".join(f"{name} = {number(value)}" for name, value in point.values.items())
+    stationary = [law for law in laws.values() if hasattr(law, "density")]
+    for name, kind in result.kinds.items():
+        observed = result.observed[name]
+        if isinstance(observed, Exception):
+            continue
+        if kind == "histogram" and len(observed.axis_edges) == 1:
+            figure = _figure()
+            shown = stationary if point.surface.dim == 1 else []
+            axes = plot.density(observed, shown, ax=plot.new_axes(figure.subplots()))
+        elif kind == "histogram":
+            columns = 1 + len(stationary)
+            figure = _figure(4.2 * columns, 3.8)
+            panels = np.atleast_1d(figure.subplots(1, columns, sharex=True, sharey=True))
+            axes = plot.density_maps(observed, stationary, axes=list(panels))[0]
+        elif kind == "moments" and len(observed.mean) > AXES_SHOWN:
+            figure = _figure(5.4, 4.2)
+            axes = _variances(point, observed, laws, figure)
+            if axes is None:
+                continue
+        else:
+            continue
+        if title and kind == "histogram" and len(observed.axis_edges) > 1:
+            figure.suptitle(title, fontsize="medium")
+        elif title:
+            axes.set_title(title, fontsize="medium")
+        written.append(_save(figure, folder / f"{_slug(name)}.png"))
+    return written
+
+
+def _variances(point: Point, observed: Any, laws: dict[str, Any], figure: Any):
+    """Variance along each eigenvector of the Hessian at the only minimum."""
+    minima = point.surface.minima()
+    if len(minima) != 1:
+        return None
+    curvature, directions = np.linalg.eigh(minima[0].hessian)
+
+    def along(matrix: np.ndarray) -> np.ndarray:
+        return np.einsum("ia,ij,ja->a", directions, matrix, directions)
+
+    expected = {
+        label: along(np.asarray(law.moments()[1]))
+        for label, law in laws.items()
+        if hasattr(law, "moments")
+    }
+    axes = plot.new_axes(figure.subplots())
+    return plot.variances(curvature, along(observed.covariance), expected, ax=axes)
+
+
+def sweep_figures(experiment: Experiment, points: list[dict[str, Any]], folder: Path) -> list[str]:
+    """Each headline quantity against the swept field, with error bars and predictions."""
+    done = [record for record in points if record["estimates"]]
+    if len(experiment.swept) != 1 or len(done) < 2:
+        return []
+    (field,) = experiment.swept
+    done.sort(key=lambda record: record["values"][field])
+    written = []
+    for name in dict.fromkeys(n for record in done for n in headlines(record)):
+        having = [record for record in done if name in record["estimates"]]
+        x = np.array([record["values"][field] for record in having], dtype=float)
+        measured = [Estimate(**record["estimates"][name]) for record in having]
+        labels = dict.fromkeys(label for record in having for label in record["predictions"])
+        curves = {}
+        for label in labels:
+            at = [r for r in having if name in r["predictions"].get(label, {})]
+            if at:
+                curves[label] = (
+                    np.array([r["values"][field] for r in at], dtype=float),
+                    np.array([r["predictions"][label][name] for r in at]),
+                )
+        figure = _figure()
+        axes = plot.new_axes(figure.subplots())
+        if name.endswith("p_0/p_1") and (x > 0).all():
+            plot.ratios(x, measured, curves, xlabel=field, ax=axes)
+        else:
+            plot.series(x, measured, curves, xlabel=field, ylabel=name, ax=axes)
+        if experiment.title:
+            axes.set_title(experiment.title, fontsize="medium")
+        written.append(_save(figure, folder / f"{_slug(name)}.png"))
+    return written
+
+
+def _slug(name: str) -> str:
+    """A quantity as a file name: p_0/p_1 as p0-p1."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("_", "")).strip("-") or "figure"
