@@ -17,6 +17,7 @@ from rich.console import Console
 import langevin as lv
 from langevin.engines import compiling
 from langevin.errors import (
+    DivergenceError,
     ExperimentError,
     FormulaError,
     LangevinError,
@@ -233,12 +234,17 @@ def _placed(point: Point, error: LangevinError) -> ExperimentError:
         if message.startswith(f"{observer.name}:"):
             return located(document, ("observe", k), error, kinds.options(type(observer)))
     sections = {
+        "surface": "",
         **dict.fromkeys(("noise", "formula", "name", "data"), "surface"),
         **dict.fromkeys(kinds.run_options(), "run"),
         **dict.fromkeys(kinds.options(type(point.dynamics)), "dynamics"),
     }
+    if isinstance(error, DivergenceError):  # its message shows the whole dynamics first
+        sections = {name: "dynamics" for name in ("learning_rate", "dt") if name in sections}
     name = mentioned(message, sections)
-    return document.refusal(("run",) if name is None else (sections[name], name), message)
+    if name is None or name == "surface":
+        return document.refusal((name or "run",), message)
+    return document.refusal((sections[name], name), message)
 
 
 def _keep(result: Result, folder: Path) -> None:

@@ -84,7 +84,7 @@ def series(
 ):
     """Measured Estimates against x with error bars, and predicted curves (x, y).
 
-    The x axis is logarithmic where its values span a factor of 8 or more.
+    An axis is logarithmic where its values span a factor of 8 or more.
     """
     ax = new_axes(ax)
     for k, (name, (at, values)) in enumerate(predictions.items()):
@@ -95,6 +95,9 @@ def series(
     if np.min(x) > 0 and np.max(x) >= 8 * np.min(x):
         ax.set_xscale("log")
         plain_ticks(ax.xaxis)
+    if min(value) > 0 and max(value) >= 8 * min(value):
+        ax.set_yscale("log")
+        plain_ticks(ax.yaxis)
     ax.legend(frameon=False, fontsize="small")
     return ax
 
@@ -104,18 +107,19 @@ def density_maps(measured: Any, predictions: Sequence[Any] = (), *, axes: Sequen
 
     ``axes`` are 1 + len(predictions) Axes, made if there are none; they are returned.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.colors import PowerNorm
 
     if not len(axes):
+        import matplotlib.pyplot as plt
+
         axes = plt.subplots(1, 1 + len(predictions), squeeze=False, layout="constrained")[1][0]
     grid = np.stack(np.meshgrid(*measured.grid, indexing="ij"), axis=-1)
     maps = [("measured", measured.value)]
     maps += [(law.name, np.asarray(law.density(grid))) for law in predictions]
-    top = max(np.nanmax(values) for _, values in maps)
+    # Colours go as the square root, so that a shallow well is seen beside a deep one.
+    norm = PowerNorm(0.5, 0, max(np.nanmax(values) for _, values in maps))
     for ax, (name, values) in zip(axes, maps, strict=True):
-        image = ax.pcolormesh(
-            *measured.edges, values.T, cmap="Blues", vmin=0, vmax=top, rasterized=True
-        )
+        image = ax.pcolormesh(*measured.edges, values.T, cmap="Blues", norm=norm, rasterized=True)
         ax.set(title=name, xlabel="x")
     axes[0].set_ylabel("y")
     axes[0].figure.colorbar(image, ax=list(axes), label="probability density")

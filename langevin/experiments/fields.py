@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -53,6 +54,16 @@ def choice(document: Document, path: tuple, value: Any, known: Iterable[str]) ->
         hint = nearest(value, known) if isinstance(value, str) else f"Known: {', '.join(known)}."
         raise document.refusal(path, f"{shown(value)} given; {hint}")
     return value
+
+
+def kind(document: Document, path: tuple, table: Mapping[str, Any], known: Iterable[str]) -> str:
+    """The ``kind`` that a table gives, one of the known words."""
+    if "kind" not in table:
+        near = difflib.get_close_matches("kind", table, 1)
+        if near:
+            raise document.refusal((*path, near[0]), "unknown field; did you mean kind?")
+        raise document.missing((*path, "kind"), f"give one of {', '.join(known)}.")
+    return choice(document, (*path, "kind"), table["kind"], known)
 
 
 def whole(document: Document, path: tuple, value: Any, low: int, high: int, example: int) -> int:
@@ -169,16 +180,22 @@ def located(
     """An error of langevin with the file, the line and the field that it is about in front."""
     if isinstance(error, ExperimentError):
         return error
-    name = mentioned(str(error), fields)
+    fields = list(fields)
+    given = [name for name in fields if (*path, name) in document.lines]
+    name = mentioned(str(error), fields) or (given[0] if len(given) == 1 else None)
     return document.refusal(path if name is None else (*path, name), str(error))
 
 
 def mentioned(message: str, fields: Iterable[str]) -> str | None:
-    """Which of the fields a message names first: as ``name=``, ``name:`` or ``'name'``."""
-    found = []
-    for name in fields:
-        where = re.search(rf"\b{re.escape(name)}(?:=|:|\()|'{re.escape(name)}'", message)
-        where = where or (len(name) > 2 and re.search(rf"\b{re.escape(name)}\b", message))
-        if where:
-            found.append((where.start(), name))
-    return min(found)[1] if found else None
+    """Which field a message names first, as ``name=``, ``name:`` or ``'name'``; else as a word."""
+    fields = list(fields)
+    for pattern, shortest in ((r"\b{0}(?:=|:|\()|'{0}'", 1), (r"\b{0}\b", 3)):
+        found = [
+            (where.start(), name)
+            for name in fields
+            if len(name) >= shortest
+            and (where := re.search(pattern.format(re.escape(name)), message))
+        ]
+        if found:
+            return min(found)[1]
+    return None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from langevin import plot
@@ -33,25 +34,32 @@ def headlines(record: dict[str, Any]) -> list[str]:
     return chosen + [n for n in names if n not in basic][:8]
 
 
-def number(value: float) -> str:
+def number(value: float | str) -> str:
     """A swept value in few characters."""
-    return f"{value:.6g}"
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
+def leaf(name: str) -> str:
+    """The last part of a swept field's name."""
+    return name.rsplit(".", 1)[-1]
 
 
 def table(experiment: Experiment, points: list[dict[str, Any]]) -> Table:
     """Points x quantities: measured, and each prediction with its z; verdicts below each point."""
-    made = Table(title=experiment.title or None, box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(title=escape(experiment.title) or None, box=box.SIMPLE_HEAD, pad_edge=False)
     labels = list(dict.fromkeys(p.label for point in experiment.points for p in point.predictions))
-    leaves = [name.rsplit(".", 1)[-1] for name in experiment.swept]
-    for name, leaf in zip(experiment.swept, leaves, strict=True):
-        made.add_column(leaf if leaves.count(leaf) == 1 else name, justify="right", no_wrap=True)
+    leaves = [leaf(name) for name in experiment.swept]
+    for name, short_name in zip(experiment.swept, leaves, strict=True):
+        unique = leaves.count(short_name) == 1
+        made.add_column(escape(short_name if unique else name), justify="right", no_wrap=True)
     made.add_column("quantity", no_wrap=True)
     made.add_column("measured", justify="right", no_wrap=True)
     for label in labels:
-        made.add_column(label, justify="right")
+        made.add_column(escape(label), justify="right")
     for record in points:
         rows = [_row(record, name, labels) for name in headlines(record)]
-        rows += [_verdicts(record, labels)] if record["comparisons"] or not rows else []
+        if labels or not rows:
+            rows += [_verdicts(record, labels, detailed=not rows)]
         rows += [["escaped", f"{record['escaped']:,}"]] if record["escaped"] else []
         lead = [number(value) for value in record["values"].values()]
         for k, row in enumerate(rows):
@@ -72,7 +80,7 @@ def _row(record: dict[str, Any], name: str, labels: list[str]) -> list[str]:
     return cells
 
 
-def _verdicts(record: dict[str, Any], labels: list[str]) -> list[str]:
+def _verdicts(record: dict[str, Any], labels: list[str], *, detailed: bool) -> list[str]:
     cells = ["verdict", ""]
     for label in labels:
         comparison = record["comparisons"].get(label)
@@ -80,7 +88,8 @@ def _verdicts(record: dict[str, Any], labels: list[str]) -> list[str]:
             cells.append("refused" if label in record["refused"] else "")
             continue
         verdict = comparison["verdict"]
-        cells.append(f"[{MARKS[verdict]}]{verdict}[/{MARKS[verdict]}]")
+        worst = f", worst z={short(comparison['z'])} ({comparison['worst']})" if detailed else ""
+        cells.append(f"[{MARKS[verdict]}]{verdict}[/{MARKS[verdict]}]{escape(worst)}")
     return cells
 
 
@@ -111,7 +120,7 @@ def _figure(width: float = 6.4, height: float = 4.2) -> Any:
 def point_figures(point: Point, result: Result, laws: dict[str, Any], folder: Path) -> list[str]:
     """The density of each Histogram beside the predictions, and the variances of many weights."""
     written = []
-    title = ", ".join(f"{name} = {number(value)}" for name, value in point.values.items())
+    title = ", ".join(f"{leaf(name)} = {number(value)}" for name, value in point.values.items())
     stationary = [law for law in laws.values() if hasattr(law, "density")]
     for name, kind in result.kinds.items():
         observed = result.observed[name]
@@ -156,8 +165,12 @@ def _variances(point: Point, observed: Any, laws: dict[str, Any], figure: Any):
         for label, law in laws.items()
         if hasattr(law, "moments")
     }
-    axes = plot.new_axes(figure.subplots())
-    return plot.variances(curvature, along(observed.covariance), expected, ax=axes)
+    measured = along(observed.covariance)
+    axes = plot.variances(curvature, measured, expected, ax=plot.new_axes(figure.subplots()))
+    if measured.max() < 10 * measured.min():
+        axes.set_yscale("linear")
+        axes.set_ylim(bottom=0)
+    return axes
 
 
 def sweep_figures(experiment: Experiment, points: list[dict[str, Any]], folder: Path) -> list[str]:
@@ -166,6 +179,8 @@ def sweep_figures(experiment: Experiment, points: list[dict[str, Any]], folder: 
     if len(experiment.swept) != 1 or len(done) < 2:
         return []
     (field,) = experiment.swept
+    if any(isinstance(record["values"][field], str) for record in done):
+        return []
     done.sort(key=lambda record: record["values"][field])
     written = []
     for name in dict.fromkeys(n for record in done for n in headlines(record)):
@@ -183,10 +198,14 @@ def sweep_figures(experiment: Experiment, points: list[dict[str, Any]], folder: 
                 )
         figure = _figure()
         axes = plot.new_axes(figure.subplots())
-        if name.endswith("p_0/p_1") and (x > 0).all():
+        ratio = name.endswith("p_0/p_1")
+        values = [m.value for m in measured]
+        if ratio and (x > 0).all() and max(values) > 3 * min(values) > 0:
             plot.ratios(x, measured, curves, xlabel=field, ax=axes)
+            axes.legend(frameon=False, fontsize="small", loc="best")
         else:
-            plot.series(x, measured, curves, xlabel=field, ylabel=name, ax=axes)
+            label = "occupation ratio p_A / p_B" if ratio else name
+            plot.series(x, measured, curves, xlabel=field, ylabel=label, ax=axes)
         if experiment.title:
             axes.set_title(experiment.title, fontsize="medium")
         written.append(_save(figure, folder / f"{_slug(name)}.png"))

@@ -25,6 +25,7 @@ from langevin.experiments.fields import (
     truth,
     whole,
 )
+from langevin.experiments.fields import kind as kind_of
 from langevin.experiments.surface import surface
 from langevin.experiments.sweep import points
 
@@ -167,9 +168,7 @@ def plain(value: Any) -> Any:
 
 def _dynamics(document: Document) -> tuple[Any, dict[str, Any]]:
     here, table, known = ("dynamics",), document.values["dynamics"], kinds.dynamics()
-    if "kind" not in table:
-        raise document.missing((*here, "kind"), f"give one of {', '.join(known)}.")
-    kind = choice(document, (*here, "kind"), table["kind"], known)
+    kind = kind_of(document, here, table, known)
     given = {
         name: _schedule(document, (*here, name), value)
         for name, value in table.items()
@@ -258,13 +257,13 @@ def _observers(document: Document, factor: float) -> tuple[tuple[Any, ...], list
     known, made, described = kinds.observers(), [], []
     for k, table in enumerate(document.values.get("observe", [])):
         here = ("observe", k)
-        if "kind" not in table:
-            raise document.missing((*here, "kind"), f"give one of {', '.join(known)}.")
-        kind = choice(document, (*here, "kind"), table["kind"], known)
+        kind = kind_of(document, here, table, known)
         values = bound(document, here, table, known[kind], skip=("groups",), extra=("kind",))
         if factor < 1:
             values = _sooner(values, factor)
         observer = built(document, here, known[kind], values)
+        if not observer.name.strip():
+            raise document.refusal((*here, "name"), "is empty; give it a name, or leave it out.")
         if any(observer.name == other.name for other in made):
             raise document.refusal(
                 (*here, "name"),
@@ -305,9 +304,7 @@ def _predictions(document: Document) -> tuple[tuple[Prediction, ...], list[dict[
     comparing = kinds.compare_options()
     for k, table in enumerate(document.values.get("predict", [])):
         here = ("predict", k)
-        if "kind" not in table:
-            raise document.missing((*here, "kind"), f"give one of {', '.join(known)}.")
-        kind = choice(document, (*here, "kind"), table["kind"], known)
+        kind = kind_of(document, here, table, known)
         label = text(document, (*here, "name"), table.get("name", kind), kind)
         if any(label == other.label for other in made):
             raise document.refusal(

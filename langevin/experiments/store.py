@@ -69,7 +69,7 @@ def prepare(experiment: Experiment, folder: Path, *, overwrite: bool) -> None:
         holds = sorted(p.name for p in folder.iterdir())
         before = read_json(folder / RECORD)
         ours = isinstance(before, dict) and "experiment" in before
-        changed = ours and before["experiment"] != experiment.digest
+        changed = ours and before["experiment"] != experiment.digest and _worth(folder, before)
         if not ours and RECORD in holds and not overwrite:
             raise experiment.document.refusal(
                 where,
@@ -103,6 +103,11 @@ def prepare(experiment: Experiment, folder: Path, *, overwrite: bool) -> None:
             f"{shown(str(folder))} cannot be written ({why}). Give another folder here, or with "
             "--output.",
         ) from None
+
+
+def _worth(folder: Path, before: dict[str, Any]) -> bool:
+    """Whether a folder holds anything that took time: a record of a refusal alone does not."""
+    return bool(before.get("points")) or any(folder.glob("point-*/checkpoint*"))
 
 
 def finished(folder: Path, point: Point) -> dict[str, Any] | None:

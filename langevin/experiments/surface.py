@@ -13,7 +13,17 @@ import langevin as lv
 from langevin.errors import LangevinError
 from langevin.experiments import kinds
 from langevin.experiments.document import Document, nearest, shown
-from langevin.experiments.fields import bound, built, check_keys, choice, coerced, located, text
+from langevin.experiments.fields import (
+    bound,
+    built,
+    check_keys,
+    choice,
+    coerced,
+    kind,
+    located,
+    text,
+)
+from langevin.surfaces.language import check_name
 
 HERE = ("surface",)
 _DATA = ("data", "builtin", "columns")
@@ -76,6 +86,8 @@ def _variables(document: Document, table: dict) -> list[str] | None:
             (*HERE, "variables"),
             f'{shown(names)} given; a list of names is needed, for example ["x", "y"].',
         )
+    for name in names or ():
+        built(document, (*HERE, "variables"), check_name, {"name": name})
     return names
 
 
@@ -94,6 +106,7 @@ def _parameters(document: Document, table: dict) -> dict[str, float]:
             raise document.refusal(
                 (*path, name), "a parameter cannot have this name; rename it in the formula too."
             )
+        built(document, (*path, name), check_name, {"name": name})
     return {name: float(value) for name, value in found.items()}
 
 
@@ -108,9 +121,7 @@ def _noise(document: Document, table: dict) -> tuple[dict[str, Any], dict[str, A
             path,
             f'{shown(given)} given; needed: noise = {{kind = "isotropic", sigma = 1.0}}.',
         )
-    if "kind" not in given:
-        raise document.missing((*path, "kind"), f"give one of {', '.join(known)}.")
-    noise = known[choice(document, (*path, "kind"), given["kind"], known)]
+    noise = known[kind(document, path, given, known)]
     values = bound(document, path, given, noise, extra=("kind",))
     made = built(document, path, noise, values)
     return {"noise": made}, {"noise": {"kind": given["kind"], **values}}

@@ -25,7 +25,7 @@ class Axis:
 
     field: tuple[str | int, ...]
     source: tuple[str | int, ...]
-    values: tuple[float, ...]
+    values: tuple[float | str, ...]
     elements: bool  # whether each value stands in the file by itself
 
     @property
@@ -38,7 +38,7 @@ class Axis:
         return document.line((*self.source, k) if self.elements else self.source)
 
 
-def points(document: Document) -> list[tuple[dict[str, float], Document]]:
+def points(document: Document) -> list[tuple[dict[str, float | str], Document]]:
     """Every point: the values of its swept fields, and the document with them filled in.
 
     Without [sweep] there is one point, with no values.
@@ -81,8 +81,8 @@ def _point(document: Document, axes: list[Axis], pick: tuple) -> tuple[dict, Doc
     return chosen, document.with_values(values, lines)
 
 
-def _put(document: Document, values: dict, axis: Axis, value: float) -> None:
-    """Sets the swept field; what is swept must be a number, or a field not given otherwise."""
+def _put(document: Document, values: dict, axis: Axis, value: float | str) -> None:
+    """Sets the swept field: a number in the place of a number, a word in that of a word."""
     here: Any = values
     for k, part in enumerate(axis.field):
         last = k == len(axis.field) - 1
@@ -105,10 +105,12 @@ def _put(document: Document, values: dict, axis: Axis, value: float) -> None:
                 axis.source, f"{dotted(axis.field[:k])} is no table, so it holds no {shown(part)}."
             )
         if last:
-            before = here[part] if isinstance(here, list) else here.get(part, 0)
-            if not is_number(before):
+            before = here[part] if isinstance(here, list) else here.get(part, value)
+            if is_number(before) != is_number(value) or isinstance(before, (bool, dict, list)):
                 raise document.refusal(
-                    axis.source, f"{dotted(axis.field)} is {shown(before)}; only numbers are swept."
+                    axis.source,
+                    f"{dotted(axis.field)} is {shown(before)}, so {shown(value)} cannot take its "
+                    "place; numbers are swept over numbers, words over words.",
                 )
             here[part] = value
         else:
@@ -148,7 +150,7 @@ def _split(document: Document, source: tuple, name: str) -> tuple[str | int, ...
     return tuple(int(p) if re.fullmatch(r"[0-9]{1,6}", p) else p for p in parts)
 
 
-def _list(document: Document, path: tuple, value: Any) -> tuple[float, ...]:
+def _list(document: Document, path: tuple, value: Any) -> tuple[float | str, ...]:
     if not isinstance(value, list) or not value:
         raise document.refusal(
             path,
@@ -156,9 +158,9 @@ def _list(document: Document, path: tuple, value: Any) -> tuple[float, ...]:
             '{from = 0.01, to = 0.1, number = 5, scale = "log"}.',
         )
     for k, element in enumerate(value):
-        if not is_number(element):
+        if not (is_number(element) or isinstance(element, str)):
             raise document.refusal(
-                (*path, k), f"{shown(element)} given; only numbers are swept, for example 0.05."
+                (*path, k), f"{shown(element)} given; a number is needed, for example 0.05."
             )
     return tuple(value)
 
