@@ -273,8 +273,12 @@ def _csv(file: Path) -> tuple[list[str], np.ndarray]:
     """A table of numbers with commas between them, below an optional line of names."""
     with file.open(encoding="utf-8-sig") as stream:
         lines = [line for line in stream if line.strip() and not line.startswith("#")]
-    head = [word.strip().strip('"') for word in lines[0].split(",")] if lines else []
+    if not lines:
+        raise ValueError("it is empty")
+    head = [word.strip().strip('"') for word in lines[0].split(",")]
     names = head if any(not _is_float(word) for word in head) else []
+    if len(lines) == bool(names):
+        raise ValueError("it holds no row of numbers")
     values = np.loadtxt(lines[bool(names) :], delimiter=",", ndmin=2)
     if names and len(names) != values.shape[1]:
         raise ValueError(f"{len(names)} names above {values.shape[1]} columns")
