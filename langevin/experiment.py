@@ -22,7 +22,6 @@ from langevin.errors import (
     FormulaError,
     LangevinError,
     ParameterError,
-    UnavailableError,
 )
 from langevin.experiments import kinds, measures, report, schema, store
 from langevin.experiments.document import read, shown
@@ -64,10 +63,17 @@ def run(
         _show(experiment, folder, console)
         return {"experiment": experiment.digest, "points": [p.resolved for p in experiment.points]}
     store.prepare(experiment, folder, overwrite=overwrite)
-    copy = folder / experiment.document.file
-    if not (copy.exists() and copy.samefile(path)):
-        store.write(copy, experiment.document.text)
-    return _Run(experiment, folder, scale, console).all()
+    try:
+        copy = folder / experiment.document.file
+        if not (copy.exists() and copy.samefile(path)):
+            store.write(copy, experiment.document.text)
+        return _Run(experiment, folder, scale, console).all()
+    except OSError as error:  # a full disk, a folder that vanished
+        raise experiment.document.refusal(
+            ("output", "folder"),
+            f"{folder} can no longer be written ({error.strerror or error}). What was finished is "
+            "in it; make room and run the same file again.",
+        ) from error
 
 
 class _Run:
@@ -181,8 +187,7 @@ def _measured(point: Point, folder: Path, *, figures: bool) -> dict[str, Any]:
         result = _simulated(point, folder)
         estimates, unread = measures.estimates(result)
         compared, uncompared = measures.comparisons(point, result, laws)
-    if not result.interrupted:
-        _keep(result, folder)
+    unsaved = [] if result.interrupted else _keep(result, folder)
     written = report.point_figures(point, result, laws, folder) if figures else []
     return {
         "digest": point.digest,
@@ -201,7 +206,7 @@ def _measured(point: Point, folder: Path, *, figures: bool) -> dict[str, Any]:
         "regimes": {label: getattr(law, "regime", "") for label, law in laws.items()},
         "comparisons": compared,
         "refused": {**unread, **refused, **uncompared},
-        "warnings": list(dict.fromkeys(str(w.message) for w in caught)),
+        "warnings": list(dict.fromkeys([*(str(w.message) for w in caught), *unsaved])),
         "figures": written,
     }
 
@@ -247,16 +252,16 @@ def _placed(point: Point, error: LangevinError) -> ExperimentError:
     return document.refusal((sections[name], name), message)
 
 
-def _keep(result: Result, folder: Path) -> None:
-    """Saves the whole result where this version and machine can; then no checkpoint is needed."""
+def _keep(result: Result, folder: Path) -> list[str]:
+    """Saves the whole result where that can be done, else says why; the checkpoint may go then."""
     if hasattr(result, "save"):
         shutil.rmtree(folder / "result.zarr", ignore_errors=True)
         try:
             result.save(folder / "result.zarr")
-        except UnavailableError as error:
-            warnings.warn(str(error), stacklevel=2)
-            return
+        except LangevinError as error:  # no xarray, a full disk: the numbers are kept all the same
+            return [f"the whole result is not saved: {error}"]
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return []
 
 
 def _show(experiment: Experiment, folder: Path, console: Console) -> None:

@@ -375,10 +375,15 @@ def test_a_new_noise_and_a_new_schedule_need_no_schema(file, monkeypatch):
     LouderNoise.__module__ = "langevin.surfaces.noise"
     monkeypatch.setattr(lv.surfaces, "LouderNoise", LouderNoise, raising=False)
 
-    def linear(start, end=0.0, steps=10):
-        return start + end
+    @dataclasses.dataclass(frozen=True)
+    class Linear:
+        start: float
+        end: float = 0.0
 
-    monkeypatch.setattr(kinds, "schedules", lambda: {"linear": linear})
+        def __array__(self, dtype=None, copy=None):
+            return np.asarray(self.start + self.end)
+
+    monkeypatch.setattr(kinds, "schedules", lambda: {"linear": Linear})
     kinds.noises.cache_clear()
     try:
         text = TEXT.replace('"isotropic", sigma = 1.0', '"louder_noise", sigma = 1.5, gain = 3.0')
@@ -387,7 +392,7 @@ def test_a_new_noise_and_a_new_schedule_need_no_schema(file, monkeypatch):
         file.write_text(text.split("[sweep]")[0] + "[sweep]\ndynamics.learning_rate.end = [0.5, 1]")
         points = schema.experiment(document.read(file)).points
         assert points[0].surface.noise == LouderNoise(1.5, 3.0)
-        assert [point.dynamics.learning_rate for point in points] == [1.5, 2]
+        assert [point.dynamics.learning_rate for point in points] == [Linear(1, 0.5), Linear(1, 1)]
         assert points[0].digest != points[1].digest
         file.write_text(text.split("[sweep]")[0].replace("start = 1", "strat = 1"))
         with pytest.raises(ExperimentError, match=r"learning_rate.strat.*did you mean start"):
@@ -410,6 +415,8 @@ def test_estimates_of_an_observer_unknown_here():
 
     passage = Passage(lv.Estimate(1.0, 0.1), np.eye(2), np.ones((2, 2)) / 8, np.arange(5))
     found = dict(measures._numbers(passage))
+    [(name, value)] = measures._numbers(lv.Estimate(2.0, 0.1))
+    assert name == "value" and value.value == 2.0
     assert found["mean"] == lv.Estimate(1.0, 0.1) and found["median"].value == 3.0
     assert found["rate[0,1]"] == lv.Estimate(0.0, 0.125) and len(found) == 6
 
@@ -476,3 +483,20 @@ def test_threads_of_the_file(file, quiet, monkeypatch):
     file.write_text(TEXT.replace("seed = 5", "seed = 5\nthreads = 1"))
     experiment.run(file, console=quiet)
     assert seen == [1, 1, 1] and compiling.n_threads() == before
+
+
+def test_a_disk_that_fills_up(file, quiet, monkeypatch):
+    """One clear refusal; the points before it are read back when there is room again."""
+    real = experiment.store.write_json
+
+    def full(path, value):
+        if path.parent.name == "point-0001":
+            raise OSError(28, "No space left on device")
+        real(path, value)
+
+    monkeypatch.setattr(experiment.store, "write_json", full)
+    with pytest.raises(ExperimentError, match=r"output.folder: .*No space left on device.*again"):
+        experiment.run(file, console=quiet)
+    monkeypatch.undo()
+    assert len(experiment.run(file, console=quiet)["points"]) == 3
+    assert quiet.file.getvalue().count("read back") == 1

@@ -56,8 +56,8 @@ def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def _dataclasses(*modules: str) -> dict[str, type]:
-    """The public dataclasses of langevin that are written in modules of these names."""
+def _dataclasses(modules: str) -> dict[str, type]:
+    """The public dataclasses of langevin written in modules whose names match a pattern."""
     public = {name: value for room in (lv, lv.surfaces) for name, value in vars(room).items()}
     return {
         snake(name): value
@@ -65,14 +65,14 @@ def _dataclasses(*modules: str) -> dict[str, type]:
         if inspect.isclass(value)
         and dataclasses.is_dataclass(value)
         and not name.startswith("_")
-        and any(value.__module__.startswith(f"langevin.{module}") for module in modules)
+        and re.match(rf"langevin\.{modules}", value.__module__)
     }
 
 
 @cache
 def noises() -> Mapping[str, type]:
-    """Gradient noises: the public dataclasses of the noise modules."""
-    return _dataclasses("surfaces.noise", "noise")
+    """Gradient noises: the public dataclasses of the surfaces' noise modules."""
+    return _dataclasses(r"surfaces\.\w*noise")
 
 
 @cache
@@ -84,7 +84,7 @@ def dynamics() -> Mapping[str, type]:
 @cache
 def observers() -> Mapping[str, type]:
     """Observers: ``histogram``, ``occupation``, ``moments``, ..."""
-    return {k: v for k, v in _dataclasses("observe").items() if k != "run"}
+    return _dataclasses("observe")
 
 
 @cache
@@ -124,17 +124,18 @@ def builtin_data() -> Mapping[str, Callable[..., Any]]:
 
 
 @cache
-def schedules() -> Mapping[str, Callable[..., Any]]:
-    """Schedules of a learning rate or a batch size: the public names of ``langevin.schedules``."""
+def schedules() -> Mapping[str, type]:
+    """Schedules of a learning rate or a batch size: dataclasses of ``langevin.schedules``."""
     if importlib.util.find_spec("langevin.schedules") is None:
         return {}
     module = importlib.import_module("langevin.schedules")
     return {
         snake(name): value
         for name, value in sorted(vars(module).items())
-        if callable(value)
+        if inspect.isclass(value)
+        and dataclasses.is_dataclass(value)
         and not name.startswith("_")
-        and getattr(value, "__module__", "") == "langevin.schedules"
+        and value.__module__ == module.__name__
     }
 
 

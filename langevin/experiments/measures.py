@@ -90,21 +90,33 @@ def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _numbers(observed: Any) -> Iterator[tuple[str, Estimate]]:
-    """Every Estimate of an observer unknown here, and every array that comes with its errors."""
+    """Every number with an error in the estimate of an observer unknown here.
+
+    That is: what has a ``value`` and a ``stderr``, several such in a row, and every array ``x``
+    that comes with an ``x_stderr``; arrays of at most MOST numbers.
+    """
     if isinstance(observed, Estimate):
         yield "value", observed
         return
     held = dict(_attributes(observed))
-    dof = held.get("dof", 63)
     for name, value in held.items():
-        error = held.get(f"{name}_stderr", held.get("stderr") if name == "value" else None)
-        if isinstance(value, Estimate):
-            yield name, value
-        elif error is not None and np.shape(value) == np.shape(error) and np.size(value) <= MOST:
-            for index in np.ndindex(np.shape(value)):
-                label = f"{name}[{','.join(map(str, index))}]" if index else name
-                number = float(np.asarray(value)[index]), float(np.asarray(error)[index])
-                yield label, Estimate(*number, dof if isinstance(dof, int) else 63)
+        if f"{name}_stderr" in held:
+            yield from _each(name, value, held[f"{name}_stderr"], held.get("dof"))
+        elif name == "value" and "stderr" in held:
+            yield from _each(name, value, held["stderr"], held.get("dof"))
+        elif hasattr(value, "value") and hasattr(value, "stderr"):
+            yield from _each(name, value.value, value.stderr, getattr(value, "dof", None))
+        elif isinstance(value, tuple) and all(isinstance(e, Estimate) for e in value):
+            yield from ((f"{name}[{k}]", e) for k, e in enumerate(value))
+
+
+def _each(name: str, value: Any, stderr: Any, dof: Any) -> Iterator[tuple[str, Estimate]]:
+    if np.shape(value) != np.shape(stderr) or np.size(value) > MOST:
+        return
+    for index in np.ndindex(np.shape(value)):
+        label = f"{name}[{','.join(map(str, index))}]" if index else name
+        number = float(np.asarray(value)[index]), float(np.asarray(stderr)[index])
+        yield label, Estimate(*number, dof if isinstance(dof, int) else 63)
 
 
 def predicted(law: Any) -> dict[str, float]:

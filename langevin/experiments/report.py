@@ -58,6 +58,7 @@ def table(experiment: Experiment, points: list[dict[str, Any]]) -> Table:
         made.add_column(escape(label), justify="right")
     for record in points:
         rows = [_row(record, name, labels) for name in headlines(record)]
+        rows += _unmatched(record, labels)
         if labels or not rows:
             rows += [_verdicts(record, labels, detailed=not rows)]
         rows += [["escaped", f"{record['escaped']:,}"]] if record["escaped"] else []
@@ -78,6 +79,17 @@ def _row(record: dict[str, Any], name: str, labels: list[str]) -> list[str]:
         text = f"{law[name]:.5g}" if name in law else ""
         cells.append(text + (f"  z={short(z)}" if z is not None and text else ""))
     return cells
+
+
+def _unmatched(record: dict[str, Any], labels: list[str]) -> list[list[str]]:
+    """Rows for the numbers of predictions that share no quantity with what was measured."""
+    rows = []
+    for k, label in enumerate(labels):
+        law = record["predictions"].get(label, {})
+        if law and not set(law) & set(record["estimates"]) and label not in record["comparisons"]:
+            blank = [""] * k
+            rows += [[name, "", *blank, f"{law[name]:.5g}"] for name in list(law)[:6]]
+    return rows
 
 
 def _verdicts(record: dict[str, Any], labels: list[str], *, detailed: bool) -> list[str]:

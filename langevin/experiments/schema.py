@@ -169,23 +169,29 @@ def plain(value: Any) -> Any:
 def _dynamics(document: Document) -> tuple[Any, dict[str, Any]]:
     here, table, known = ("dynamics",), document.values["dynamics"], kinds.dynamics()
     kind = kind_of(document, here, table, known)
-    given = {
-        name: _schedule(document, (*here, name), value)
-        for name, value in table.items()
-        if isinstance(value, dict) and "schedule" in value and name in kinds.options(known[kind])
-    }
+    given = _schedules(document, here, table, known[kind])
     values = bound(document, here, table, known[kind], extra=("kind",), given=given)
     described = {"kind": kind, **values, **{name: table[name] for name in given}}
     return built(document, here, known[kind], values), described
 
 
+def _schedules(document: Document, path: tuple, table: dict, owner: type) -> dict[str, Any]:
+    """The fields of ``owner`` that are given as schedules."""
+    return {
+        name: _schedule(document, (*path, name), value)
+        for name, value in table.items()
+        if isinstance(value, dict) and "schedule" in value and name in kinds.options(owner)
+    }
+
+
 def _schedule(document: Document, path: tuple, table: dict[str, Any]) -> Any:
-    """``{schedule = "cosine", ...}`` as ``langevin.schedules.cosine(...)``."""
+    """``{schedule = "cosine", ...}`` as ``langevin.schedules.Cosine(...)``, and within it again."""
     known = kinds.schedules()
     if not known:
         raise document.refusal(path, "this version of langevin has no schedules; give a number.")
     name = choice(document, (*path, "schedule"), table["schedule"], known)
-    values = bound(document, path, table, known[name], extra=("schedule",))
+    given = _schedules(document, path, table, known[name])
+    values = bound(document, path, table, known[name], extra=("schedule",), given=given)
     return built(document, path, known[name], values)
 
 
