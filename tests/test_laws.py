@@ -4,12 +4,9 @@ Every z-score divides by a standard error that follows from the law itself, neve
 except where the error bars are themselves under test.
 """
 
-import itertools
-
 import laws
 import numpy as np
 import pytest
-import scipy.linalg
 from scipy import stats
 
 import langevin as lv
@@ -30,7 +27,8 @@ def variance_z(x, variance):
     return ((x**2).mean() / variance - 1) * np.sqrt(x.size / 2)
 
 
-# --- quadratic surfaces ---------------------------------------------------------------------------
+# --- a quadratic surface (test_closed_forms.py has the rest) ---------------------------------------
+# --- a quadratic surface (test_closed_forms.py has the rest) --------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -57,138 +55,12 @@ def test_sgd_variance_is_that_of_the_discrete_chain(dtype):
         assert stats.kstest(mine / np.sqrt(exact), "norm").statistic * np.sqrt(n) < 2.7
 
 
-def test_overdamped_variance_is_that_of_euler_maruyama():
-    n, k, dt, temperature = 100_000, 2.0, 0.25, 0.3
-    options = dict(n_replicas=n, n_steps=100, start=[0.0], seed=2)
-    x = simulate(PARABOLA.replace(h=k), lv.Overdamped(temperature, dt), **options).positions
-    assert abs(variance_z(x, temperature / (k * (1 - k * dt / 2)))) < 5
-    assert abs(variance_z(x, temperature / k)) > 5
-
-
-def test_heavy_ball_covariance_is_that_of_the_discrete_chain():
-    n, eta, h, size = 100_000, 0.3, 1.5, 2.0
-    momenta = np.repeat([0.4, 0.9], n)
-    options = dict(n_replicas=2 * n, n_steps=402, start=[0.0], seed=3)
-    result = simulate(PARABOLA.replace(h=h), lv.SGD(eta, size, momentum=momenta), **options)
-    for k, m in enumerate((0.4, 0.9)):
-        x = result.positions[k * n : (k + 1) * n, 0]
-        v = -eta * result.velocities[k * n : (k + 1) * n, 0]
-        var_x, cov, var_v = laws.heavy_ball(eta, SIGMA**2 / size, h, m)
-        assert abs(variance_z(x, var_x)) < 5
-        assert abs(variance_z(v, var_v)) < 5
-        error = np.sqrt((var_x * var_v + cov**2) / n)
-        assert abs((x * v).mean() - cov) < 5 * error
-        assert abs((x * v).mean() + cov) > 5 * error
-        ema, _, _ = laws.heavy_ball(eta * (1 - m), SIGMA**2 / size, h, m)
-        assert abs(variance_z(x, ema)) > 5, "the other convention of momentum"
-        assert abs(variance_z(x, laws.sgd_variance(eta, SIGMA**2 / size, h))) > 5
-        temperature = eta * SIGMA**2 / (2 * size * (1 - m))
-        assert abs(variance_z(x, temperature / h)) > 5, "continuum"
-
-
-def five_dimensional():
-    """H with curvatures 0.3 to 4 and its formula."""
-    q = np.linalg.qr(np.random.default_rng(5).normal(size=(5, 5)))[0]
-    hessian = q @ np.diag([0.3, 0.7, 1.0, 2.0, 4.0]) @ q.T
-    pairs = itertools.product(range(5), repeat=2)
-    text = " + ".join(f"({float(hessian[i, j])!r})*x{i}*x{j}/2" for i, j in pairs)
-    return hessian, lv.Surface(text, noise=lv.Isotropic(SIGMA))
-
-
-def covariance_z(x, covariance):
-    """Largest |z| over the entries of a centred Gaussian's covariance."""
-    variances = np.diag(covariance)
-    error = np.sqrt((np.outer(variances, variances) + covariance**2) / len(x))
-    return np.abs((x.T @ x / len(x) - covariance) / error).max()
-
-
-@pytest.mark.parametrize("dtype, momentum", [("float32", 0.0), ("float64", 0.6)])
-def test_covariance_in_five_dimensions(dtype, momentum):
-    hessian, surface = five_dimensional()
-    n, eta, size = 100_000, 0.25, 3.0
-    options = dict(n_replicas=n, n_steps=250, start=np.zeros(5), seed=4, dtype=dtype)
-    result = simulate(surface, lv.SGD(eta, size, momentum=momentum), **options)
-    eye = np.eye(5)
-    # b' = m b + H x + noise, x' = x - eta b'
-    step = np.block([[eye - eta * hessian, -eta * momentum * eye], [hessian, momentum * eye]])
-    into = np.vstack([-eta * eye, eye])
-    noise = into @ into.T * SIGMA**2 / size
-    exact = scipy.linalg.solve_discrete_lyapunov(step, noise)
-    x = result.positions.astype(float)
-    if momentum:
-        x = np.hstack([x, result.velocities])
-        assert covariance_z(x, exact) < 5
-    else:
-        exact = exact[:5, :5]
-        assert covariance_z(x, exact) < 5
-    assert covariance_z(x, 2 * exact) > 5
-    assert covariance_z(x, size * exact) > 5
-    continuum = eta * SIGMA**2 / (2 * size * (1 - momentum)) * np.linalg.inv(hessian)
-    assert covariance_z(x[:, :5], continuum) > 5
-
-
 # --- real mini-batches ----------------------------------------------------------------------------
 
 
-def least_squares(n):
-    """One weight on n examples: the surface, and w <- a_n w + b_n of each example's full step."""
-    generator = np.random.default_rng(n)
-    u, v = generator.normal(1, 0.5, n), generator.normal(size=n)
-    return FiniteSum("(w*u - v)**2/2", data={"u": u, "v": v}), u, v
-
-
-def exact_moments(u, v, eta, size, replacement):
-    """E d**k, k = 0 ... 4, of the stationary w = w* + d, from every mini-batch there is."""
-    n = len(u)
-    h, best = (u**2).mean(), (u * v).mean() / (u**2).mean()
-    choose = itertools.product if replacement else itertools.combinations
-    options = {"repeat": size} if replacement else {}
-    batches = choose(range(n), **options) if replacement else choose(range(n), size)
-    batches = np.array(list(batches))
-    slope = 1 - eta * (u**2)[batches].mean(axis=1)
-    offset = -eta * (u * (best * u - v))[batches].mean(axis=1)
-    moments = [1.0]
-    for k in (1, 2, 3, 4):
-        known = sum(
-            scipy.special.comb(k, j) * (slope**j * offset ** (k - j)).mean() * moments[j]
-            for j in range(k)
-        )
-        moments.append(known / (1 - (slope**k).mean()))
-    noise = u * (best * u - v)
-    factor = laws.sampling_factor(n, size, replacement) / size
-    closed = laws.least_squares_variance(eta, h, (noise**2).mean() * factor, (u**2).var() * factor)
-    assert moments[2] == pytest.approx(closed, rel=1e-9)
-    return best, moments
-
-
-@pytest.mark.parametrize(
-    "n, size, sampling",
-    [
-        (7, 3, "with_replacement"),
-        (7, 3, "without_replacement"),
-        (3, 2, "without_replacement"),
-        (2, 1, "without_replacement"),
-        (9, 1, "with_replacement"),
-    ],
-)
-def test_minibatch_variance_on_least_squares(n, size, sampling):
-    surface, u, v = least_squares(n)
-    eta, n_replicas = 0.3 / (u**2).mean(), 60_000
-    dynamics = lv.SGD(eta, size, sampling=sampling)
-    best, moments = exact_moments(u, v, eta, size, sampling == "with_replacement")
-    options = dict(n_replicas=n_replicas, n_steps=122, start=[best], seed=n)
-    d = simulate(surface, dynamics, **options).positions[:, 0] - best
-    error = np.sqrt((moments[4] - moments[2] ** 2) / n_replicas)
-    assert abs((d**2).mean() - moments[2]) < 5 * error
-    assert abs(d.mean()) < 5 * np.sqrt(moments[2] / n_replicas)
-    if size > 1:  # negative twin: the other sampling's factor
-        _, other = exact_moments(u, v, eta, size, sampling != "with_replacement")
-        assert abs((d**2).mean() - other[2]) > 5 * error
-    assert abs((d**2).mean() - size * moments[2]) > 5 * error or size == 1
-
-
 def test_a_batch_of_all_examples_has_no_noise():
-    surface, u, v = least_squares(7)
+    u, v = np.random.default_rng(7).normal(size=(2, 7))
+    surface = FiniteSum("(w*u - v)**2/2", data={"u": u, "v": v})
     best = (u * v).mean() / (u**2).mean()
     dynamics = lv.SGD(0.3, 7, sampling="without_replacement")
     options = dict(n_replicas=70, n_steps=402, seed=1)
