@@ -10,10 +10,13 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_example(block, capsys):
+def test_example(block, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # one of them saves its run
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102
     printed = capsys.readouterr().out
-    assert "agrees" in printed
+    assert printed
+    if "compare(" in block:
+        assert "agrees" in printed
     if "boltzmann_gibbs" in block:
         assert "differs" in printed, "the README says that the small-step limit differs"
 
