@@ -68,6 +68,29 @@ def hitting_time(gradient, temperature, dt, start, target, low, n=400):
     return 1 + float((density(np.array([start])) @ h)[0])
 
 
+def lumped(gradient, temperature, dt, threshold, low, high, lag, n=200):
+    """The Euler-Maruyama chain as seen in two basins: (P at the lag, stationary law, lambda_2).
+
+    Dense transition matrix on Gauss-Legendre nodes of (low, threshold) and (threshold, high).
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    x, w = (
+        np.concatenate([a + (b - a) * scaled for a, b in ((low, threshold), (threshold, high))])
+        for scaled in ((nodes + 1) / 2, weights / 2)
+    )
+    w = w - np.repeat([low, threshold], n)  # a + (b - a) w, less a
+    away = (x[None, :] - (x - dt * gradient(x))[:, None]) ** 2 / (4 * temperature * dt)
+    matrix = np.exp(-away) / np.sqrt(4 * np.pi * temperature * dt) * w
+    values, vectors = np.linalg.eig(matrix.T)
+    order = np.argsort(-np.abs(values))
+    law = np.abs(vectors[:, order[0]].real)
+    law /= law.sum()
+    members = np.repeat(np.eye(2), n, axis=0)
+    share = law @ members
+    after = np.linalg.matrix_power(matrix, lag) @ members
+    return (members * law[:, None]).T @ after / share[:, None], share, values[order[1]].real
+
+
 # --- linear chains in any dimension ---------------------------------------------------------------
 
 

@@ -268,3 +268,30 @@ def first_passage(trajectories, inside, every=1, leave=False):
         steps = [t for t in range(every, len(path), every) if bool(inside(*path[t])) is not leave]
         found.append(steps[0] if steps else math.nan)
     return np.array(found)
+
+
+def transitions(labels, n):
+    """Counts (2, n, n) of label pairs one and two looks apart; -1 is no label, and ends a chain."""
+    counts = np.zeros((2, n, n), int)
+    for row in labels:
+        for t in range(1, len(row)):
+            if row[t] >= 0 and row[t - 1] >= 0:
+                counts[0, row[t - 1], row[t]] += 1
+                if t > 1 and row[t - 2] >= 0:
+                    counts[1, row[t - 2], row[t]] += 1
+    return counts
+
+
+def autocorrelation(values, lags):
+    """rho at lags 0, 1, ... of values (replicas, looks): a reference at each lags-th look."""
+    products, first, later, count = (np.zeros(lags) for _ in range(4))
+    for row in values:
+        for t, value in enumerate(row):
+            reference = row[t - t % lags]
+            products[t % lags] += reference * value
+            first[t % lags] += reference
+            later[t % lags] += value
+            count[t % lags] += 1
+    mean = later.sum() / count.sum()
+    covariance = (products - mean * (first + later)) / count + mean**2
+    return covariance / covariance[0]

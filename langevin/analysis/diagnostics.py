@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from langevin.analysis.groups import PerGroup
 from langevin.analysis.occupation import MeasuredOccupation
 from langevin.analysis.passage import PassageTimes
 from langevin.analysis.transitions import MeasuredTransitions
-from langevin.errors import LangevinError
+from langevin.errors import ConvergenceWarning, LangevinError
 from langevin.result import Estimate
 
 R_HAT = 1.01  # Vehtari et al. 2021, Bayesian Analysis 16
@@ -243,12 +244,14 @@ def _of_passage(name: str, found: PassageTimes) -> Iterator[Diagnosis]:
 
 
 def _of_transitions(name: str, found: MeasuredTransitions) -> Iterator[Diagnosis]:
-    law = _tried(lambda: found.stationary)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said in the table instead
+        law = _tried(lambda: found.stationary)
     if isinstance(law, LangevinError):
         yield _refused(name, law)
         return
     for k, estimate in enumerate(law):
-        yield Diagnosis(f"{name} p_{k}", estimate, _relative(estimate))
+        yield Diagnosis(f"{name} p_{k}", estimate, _relative(estimate), refusal=found.doubt)
 
 
 def _of_autocorrelation(name: str, found: MeasuredAutocorrelation) -> Iterator[Diagnosis]:

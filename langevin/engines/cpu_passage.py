@@ -137,7 +137,9 @@ def autocorrelation_source(k: int, observer, layout) -> Piece:
         f"        running{k}[sum{k} + 1, i] += origin{k}[c, i] if fate[i] < 0 else 0.0",
         f"        running{k}[sum{k} + 2, i] += value{k}[c, i]",
     ]
-    sums, clear, record, flush = accumulated(k, observer, 1 + 3 * m, "np.float64", lines)
+    sums, clear, record, flush = accumulated(
+        k, observer, 1 + 3 * m, "np.float64", lines, f"lags{k}"
+    )
     record = [*due, f"when{k} = ((step - first{k}) // every{k}) % lags{k}", *record]
     flush += [
         f"for c in range({m}):",

@@ -60,18 +60,18 @@ def counting(k: int, observer) -> tuple[list, list, list, list]:
     return arguments, setup, block, due
 
 
-def accumulated(k: int, observer, width: int, kind: str, lines: list) -> tuple:
+def accumulated(k: int, observer, width: int, kind: str, lines: list, slots="2") -> tuple:
     """Set-up, head of a block, record and flush around ``lines``, which add to lane i's tallies.
 
     They add to ``running{k}[slot{k} + c, i]`` with c below ``width``. Slots are few with every= and
     are kept by lane until the block's end; with at= they may be many, and are added at once.
     """
-    slots = 1 if observer.at is not None else observer.n_slots
-    setup = [f"running{k} = np.empty(({slots * width}, 64), {kind})"]
+    rows = f"{'1' if observer.at is not None else slots} * {width}"
+    setup = [f"running{k} = np.empty(({rows}, 64), {kind})"]
     clear = [f"running{k}[:, :] = 0"]
     where = f"when{k}, c" if observer.at is not None else f"c // {width}, c % {width}"
     flush = [
-        f"for c in range({slots * width}):",
+        f"for c in range({rows}):",
         "    for i in range(64):",
         f"        counts{k}[base{k}[i], {where}] += running{k}[c, i]",
     ]

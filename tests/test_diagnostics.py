@@ -1,0 +1,127 @@
+"""Diagnostics: R-hat, effective sample sizes and verdicts where the truth is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import langevin as lv
+from langevin.analysis.averages import Averages, MeasuredAverage
+from langevin.analysis.convergence import drift, nested_r_hat
+from langevin.analysis.diagnostics import diagnostics
+from langevin.analysis.groups import jackknife
+
+# The kernel of test_observers.py, with other numbers: it need not be compiled again.
+WELL = lv.Surface("x**4/4 - a*x**3/3 - x**2/2", a=0.0)
+WATCH = (
+    lv.Histogram(30, range=(-2.5, 2.5)),
+    lv.Occupation(),
+    lv.Moments(),
+    lv.Average("x**2 + a*exp(-x)", name="square"),
+    lv.Temperature(),
+    lv.Transitions(every=100),
+    lv.Trajectory(every=1_000),
+    lv.Autocorrelation(lags=60, every=100),
+    lv.FirstPassage("x > 1"),
+)
+
+
+def run(temperature, n_replicas=1_024, n_steps=20_000, **options):
+    options = dict(seed=2, burn_in=500, progress=False, observe=WATCH) | options
+    dynamics = lv.Overdamped(temperature, 0.05)
+    return lv.simulate(WELL, dynamics, n_replicas=n_replicas, n_steps=n_steps, **options)
+
+
+def test_a_converged_run():
+    result = run(0.1)
+    found = result.diagnostics()
+    assert found.converged, str(found)
+    assert found.untested == ("trajectory",)
+    mean = found["moments mean[0]"]
+    assert mean.r_hat < 1.01 and mean.effective_sample_size > 400 and abs(mean.drift) < 5
+    assert mean.effective_sample_size == pytest.approx(
+        result.moments().covariance[0, 0] / result.moments().mean_stderr[0] ** 2
+    )
+    assert abs(found["occupation p_0"].equilibration) < 5
+    text = str(found)
+    for part in ("R-hat", "occupation p_1", "square", "temperature virial", "converged"):
+        assert part in text
+
+
+def test_a_run_that_remembers_its_start():
+    """Too cold to cross: every test that can see it says so, and names a remedy."""
+    result = run(0.02)
+    found = result.diagnostics()
+    assert not found.converged
+    for quantity in ("occupation p_0", "moments mean[0]", "transitions"):
+        assert found[quantity].verdict == "not converged", quantity
+        assert found[quantity].reason
+    assert result.moments().r_hat[0] > 1.5
+    assert found["square"].verdict == "converged"  # the same in both wells
+    assert "not converged" in str(found)
+
+
+def test_too_few_replicas():
+    found = run(0.1, n_replicas=5).diagnostics()
+    row = found["square"]
+    assert row.verdict == "too few replicas" and "replicas" in row.reason
+    with pytest.raises(KeyError, match="square"):
+        _ = found["y"]
+
+
+def test_a_run_still_drifting():
+    """From a common start uphill the means of the halves differ; the superchains do not."""
+    observe = [
+        replace(o, every=1) if o.name in ("autocorrelation", "transitions") else o for o in WATCH
+    ]
+    observe[6] = lv.Trajectory()
+    found = run(0.6, start=[2.5], n_steps=60, burn_in=0, observe=observe).diagnostics()
+    assert abs(found["square"].drift) > 5 and found["square"].verdict == "not converged"
+    assert "halves" in found["square"].reason
+
+
+def test_several_formulas_get_a_row_each():
+    one = MeasuredAverage(1.0, 0.01, formula="x", variance=1.0, r_hat=1.001, drift=0.5)
+    found = diagnostics({"both": Averages((one, replace(one, formula="y", r_hat=1.2)))})
+    assert found["both x"].verdict == "converged"
+    assert found["both y"].verdict == "not converged" and "R-hat" in found["both y"].reason
+
+
+def test_nested_r_hat_is_gelman_and_rubin_for_single_chains():
+    rng = np.random.default_rng(3)
+    chains = rng.normal(size=(12, 500)) + np.linspace(0, 0.5, 12)[:, None]
+    found = nested_r_hat(
+        np.full(12, 500.0), chains.sum(axis=1)[:, None], (chains**2).sum(axis=1)[:, None]
+    )
+    within = chains.var(axis=1, ddof=1).mean()
+    between = chains.mean(axis=1).var(ddof=1)
+    assert found[0] == pytest.approx(np.sqrt(1 + between / within))
+    assert found[0] > 1.005
+    same = rng.normal(size=(12, 500))
+    value = nested_r_hat(
+        np.full(12, 500.0), same.sum(axis=1)[:, None], (same**2).sum(axis=1)[:, None]
+    )
+    assert 1 < value[0] < 1.005
+    assert np.isnan(nested_r_hat(np.array([5.0]), np.ones((1, 1)), np.ones((1, 1)))).all()
+
+
+def test_drift_is_a_normal_z():
+    rng, z = np.random.default_rng(4), []
+    for _ in range(300):
+        count = rng.integers(5, 20, size=(24, 2)).astype(float)
+        sums = rng.normal(size=(24, 2)) * np.sqrt(count) + 3 * count
+        z.append(drift(count, sums[..., None])[0])
+    assert 0.85 < np.std(z) < 1.15 and abs(np.mean(z)) < 0.3
+    assert abs(drift(count, (sums + np.array([[0.0, 20.0]]))[..., None])[0]) > 5  # negative twin
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(40, 3))
+    sums = np.column_stack([values, np.ones(40)])
+    value, stderr, dof = jackknife(sums, lambda total: total[:3] / total[3])
+    assert np.allclose(value, values.mean(axis=0)) and dof == 39
+    assert np.allclose(stderr, values.std(axis=0, ddof=1) / np.sqrt(40))
+    many = np.column_stack([rng.normal(size=6_400), np.ones(6_400)])
+    _, stderr, dof = jackknife(many, lambda total: total[0] / total[1])
+    assert dof == 63 and stderr == pytest.approx(1 / 80, rel=0.4)

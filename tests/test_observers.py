@@ -1,0 +1,464 @@
+"""Observers: equal to naive twins, free of threads and windows, combined freely; their laws."""
+
+import importlib
+from dataclasses import replace
+
+import naive
+import numba
+import numpy as np
+import pytest
+
+import langevin as lv
+from langevin.engines import cpu
+from langevin.errors import LangevinError, ParameterError, UnsoundError
+from langevin.surfaces.finite_sum import FiniteSum
+
+simulate_module = importlib.import_module("langevin.simulate")
+UNIT = lv.Isotropic(1.0)
+WELL = lv.Surface("x**4/4 - a*x**3/3 - x**2/2", a=0.4, noise=UNIT)
+SPACE = lv.Surface("(x**2 - 1)**2 + y**2/2 + z**2 + x*z/5", noise=UNIT)
+PARABOLA = lv.Surface("h*x**2/2", h=1.0, noise=UNIT)
+DYNAMICS = lv.Overdamped(0.25, 0.05)
+N, STEPS, BURN_IN = 70, 203, 40
+GROUPS = np.arange(N) % 3
+AT = (1, 7, 42, 200, 203)
+FIRST = (  # every observer once
+    lv.Histogram(30, range=(-2, 2.5), every=3, name="steady"),
+    lv.Occupation(every=2, name="steady occupation"),
+    lv.Moments(every=5),
+    lv.Average("x**2 + a*exp(-x)", every=3),
+    lv.Temperature(every=2),
+    lv.Transitions(every=3, groups=GROUPS),
+    lv.Trajectory(every=1),
+    lv.Autocorrelation(lags=7, every=3),
+    lv.FirstPassage("x > 1"),
+)
+SECOND = (  # at given times, and other names
+    lv.Histogram(30, range=(-2, 2.5), at=AT, groups=GROUPS),
+    lv.Occupation(at=[203, 5, 5, 6]),
+    lv.Average(("x", "x**3"), at=(1, 100), groups=GROUPS, name="moving"),
+    "tanh(x)",
+    lv.Transitions(every=8, name="slow"),
+    lv.Trajectory(every=10, replicas=[69, 2], name="two"),
+    lv.Autocorrelation(lags=5, formula="x**2", groups=GROUPS, name="squares"),
+)
+
+
+class Both:
+    """Two runs as one result, so that the kernel of each compiles in seconds."""
+
+    def __init__(self, first, second):
+        self.parts = first, second
+
+    def __getitem__(self, name):
+        return next(part[name] for part in self.parts if name in part.observed)
+
+
+def watched(observe=FIRST, **options):
+    options = dict(n_replicas=N, n_steps=STEPS, seed=7, burn_in=BURN_IN, progress=False) | options
+    return lv.simulate(WELL, DYNAMICS, observe=observe, **options)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return Both(watched(), watched(SECOND))
+
+
+@pytest.fixture(scope="module")
+def paths():
+    starts = np.array([WELL.minima()[r % 2].position for r in range(N)])
+    return naive.overdamped(
+        lambda x: [x**3 - 0.4 * x**2 - x], starts, STEPS, 7, temperature=0.25, dt=0.05
+    )
+
+
+def seen(paths, every, burn_in=BURN_IN):
+    return naive.observed(paths, burn_in, every)[..., 0]
+
+
+# --- naive twins ----------------------------------------------------------------------------------
+
+
+def test_trajectories_equal_the_naive_twin(run, paths):
+    found = run["trajectory"]
+    assert found.positions.shape == (N, STEPS - BURN_IN, 1)
+    assert np.array_equal(found.steps, np.arange(BURN_IN + 1, STEPS + 1))
+    assert np.allclose(found.times, 0.05 * found.steps)
+    assert np.abs(found.positions - paths[:, BURN_IN + 1 :]).max() < 1e-12
+    assert np.abs(found.positions - paths[:, BURN_IN:-1]).max() > 1e-3  # negative twin
+    two = run["two"]
+    assert two.replicas.tolist() == [2, 69] and two.steps.tolist() == list(range(50, 204, 10))
+    assert np.abs(two.positions - paths[[2, 69]][:, 50:204:10]).max() < 1e-12
+
+
+def test_densities_at_given_steps_equal_the_naive_twin(run, paths):
+    series = run["density"]
+    assert series.steps.tolist() == list(AT) and len(series) == len(AT)
+    edges = [np.linspace(-2, 2.5, 31)]
+    for k, step in enumerate(AT):
+        for g in range(3):
+            counts, outside = naive.histogram(paths[g == GROUPS, step], edges)
+            density = series.at(step)[g]
+            assert density is series[k][g] and density.n_observations == (g == GROUPS).sum()
+            assert np.allclose(density.probability * density.n_observations, counts)
+            assert density.outside * density.n_observations == pytest.approx(outside)
+    counts, _ = naive.histogram(seen(paths, 3)[..., None], edges)
+    assert np.allclose(run["steady"].probability * run["steady"].n_observations, counts)
+    with pytest.raises(ParameterError, match="steps"):
+        series.at(8)
+
+
+def test_occupations_at_given_steps_equal_the_naive_twin(run, paths):
+    series, thresholds = run["occupation"], WELL.basins().thresholds
+    assert series.steps.tolist() == [5, 6, 203]
+    for step in (5, 6, 203):
+        expected = naive.occupation(paths[:, step], thresholds) / N
+        assert np.allclose(series.at(step).probability, expected)
+    steady = run.parts[0].occupation(allow_unequilibrated=True)
+    assert np.allclose(
+        steady.probability * steady.n_observations, naive.occupation(seen(paths, 2), thresholds)
+    )
+
+
+def test_averages_equal_the_naive_twin(run, paths):
+    x = seen(paths, 3)
+    values = x**2 + 0.4 * np.exp(-x)
+    average = run.parts[0].average()
+    assert average.value == pytest.approx(values.mean(), rel=1e-12)
+    assert average.variance == pytest.approx(values.var(), rel=1e-9)
+    assert average.n_observations == values.size
+    # one error group a replica or two: the error of independent groups of replicas
+    assert average.stderr == pytest.approx(values.mean(axis=1).std(ddof=1) / np.sqrt(N), rel=0.4)
+    assert run["tanh(x)"].value == pytest.approx(np.tanh(seen(paths, 1)).mean(), rel=1e-12)
+    moving = run["moving"]
+    for step in (1, 100):
+        for g in range(3):
+            mine = paths[g == GROUPS, step, 0]
+            assert moving.at(step)[g]["x"].value == pytest.approx(mine.mean(), rel=1e-12)
+            assert moving.at(step)[g][1].value == pytest.approx((mine**3).mean(), rel=1e-12)
+
+
+def test_temperatures_equal_the_naive_twin(run, paths):
+    x = seen(paths, 2)
+    slope, curvature = x**3 - 0.4 * x**2 - x, 3 * x**2 - 0.8 * x - 1
+    found = run["temperature"]
+    assert found.configurational.value == pytest.approx((slope**2).mean() / curvature.mean())
+    assert found.virial.value == pytest.approx((x * slope).mean())
+    assert found.kinetic is None
+
+
+def test_transitions_equal_the_naive_twin(run, paths):
+    (threshold,) = WELL.basins().thresholds
+    for g in range(3):
+        labels = (seen(paths[g == GROUPS], 3) >= threshold).astype(int)
+        found = run.parts[0].transitions()[g]
+        assert np.array_equal(found.pairs.sum(axis=0), naive.transitions(labels, 2))
+    labels = (seen(paths, 8) >= threshold).astype(int)
+    slow = run["slow"]
+    assert np.array_equal(slow.pairs.sum(axis=0), naive.transitions(labels, 2))
+    assert slow.lag == pytest.approx(0.4) and 0 < slow.n_transitions < slow.counts.sum()
+
+
+def test_autocorrelations_equal_the_naive_twin(run, paths):
+    found = run.parts[0].autocorrelation()
+    assert np.allclose(found.value[:, 0], naive.autocorrelation(seen(paths, 3), 7), rtol=1e-9)
+    assert np.allclose(found.lags, 0.15 * np.arange(7))
+    for g in range(3):
+        squares = seen(paths[g == GROUPS], 1) ** 2
+        value = run["squares"][g].value
+        assert np.allclose(value, naive.autocorrelation(squares, 5), rtol=1e-9)
+        assert not np.allclose(value, naive.autocorrelation(squares, 6)[:5], rtol=1e-9)
+
+
+def test_passages_ride_along(run, paths):
+    steps = naive.first_passage(paths, lambda x: x > 1)
+    assert np.array_equal(run.parts[0].first_passage().times, 0.05 * steps, equal_nan=True)
+
+
+# --- the same whatever the cut --------------------------------------------------------------------
+
+
+def stores(monkeypatch, observe, **options):
+    """The stores and memories of all observers after a run."""
+    kept = []
+    close = cpu.Engine.close
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu.Engine, "close", lambda e: kept.extend(e.observers) or close(e))
+        watched(observe, **options)
+    found = []
+    for observer in kept:
+        found += [observer.store, *observer.memory.values()]
+    return found
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one thread only")
+def test_threads_change_no_bit(monkeypatch):
+    groups = np.arange(1000) % 3
+    grouped = [getattr(o, "groups", None) is not None for o in FIRST]
+    observe = [replace(o, groups=groups) if g else o for o, g in zip(FIRST, grouped, strict=True)]
+    before, found = numba.get_num_threads(), []
+    for n in (1, 2):
+        numba.set_num_threads(n)
+        found.append(stores(monkeypatch, observe, n_replicas=1000))
+        numba.set_num_threads(before)
+    assert len(found[0]) > len(FIRST)
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("observe", [FIRST, SECOND], ids=["every", "at"])
+def test_windows_change_no_count(observe, monkeypatch):
+    whole = stores(monkeypatch, observe)
+    monkeypatch.setattr(simulate_module, "WINDOW", 1)
+    pieces = stores(monkeypatch, observe)
+    for a, b in zip(whole, pieces, strict=True):
+        if a.dtype.kind == "f":
+            assert np.allclose(a, b, rtol=1e-11, atol=1e-11)  # sums of floats in another order
+        else:
+            assert np.array_equal(a, b)
+
+
+def test_two_dimensions_and_momentum_single_precision():
+    """The state that an observer sees is that of a run which ends there."""
+    plane = lv.Surface("(x**2 - 1)**2 + b*y**2/2 + x*y/4", b=1.5)
+    dynamics = lv.Underdamped(0.3, 1.0, 0.1)
+    watch = (lv.Temperature(every=40), "x*y", lv.Transitions(every=20), lv.Trajectory(every=20))
+    options = dict(n_replicas=100, seed=5, progress=False, dtype="float32")
+    result = lv.simulate(plane, dynamics, n_steps=40, observe=watch, **options)
+    half = lv.simulate(plane, dynamics, n_steps=20, **options)
+    x, v = result.positions.astype(float), result.velocities.astype(float)
+    assert np.array_equal(result.trajectory().positions[:, 1], result.positions)
+    assert np.array_equal(result.trajectory().positions[:, 0], half.positions)
+    found = result.temperature()
+    assert found.kinetic.value == pytest.approx((v**2).sum() / 200, rel=1e-6)
+    slope = plane.gradient(x)
+    assert found.virial.value == pytest.approx((x * slope).sum() / 200, rel=1e-5)
+    curvature = np.trace(plane.hessian(x), axis1=1, axis2=2).sum()
+    assert found.configurational.value == pytest.approx((slope**2).sum() / curvature, rel=1e-5)
+    labels = plane.basins().label(np.stack([half.positions, result.positions], axis=1))
+    assert np.array_equal(result.transitions().counts, naive.transitions(labels, 2)[0])
+
+
+def test_quenched_transitions_on_a_surface_in_space():
+    watch = (lv.Transitions(every=20), lv.Trajectory(every=20), lv.FirstPassage(1, every=20))
+    result = lv.simulate(
+        SPACE, lv.Overdamped(0.5, 0.02), n_replicas=100, n_steps=80, seed=5, progress=False,
+        start=(0.1, 0.3, -0.2), observe=watch,
+    )  # fmt: skip
+    labels = SPACE.basins().label(result.trajectory().positions)
+    expected = naive.transitions(labels, 2)[0]
+    assert np.abs(result.transitions().counts - expected).max() <= 3
+    assert result.transitions().n_transitions > 10
+    passed = np.isfinite(result.first_passage().times)
+    assert np.abs(passed.astype(int) - (labels == 1).any(axis=1)).sum() <= 2
+
+
+def test_observers_on_data():
+    rng = np.random.default_rng(1)
+    u = rng.normal(size=(40, 2))
+    data = FiniteSum("(w*u - v)**2/2", data={"u": u, "v": u @ [1.0, -0.5] + rng.normal(size=40)})
+    watch = (
+        lv.Average("w0*w1"), lv.Trajectory(), lv.FirstPassage("w1 < -0.4"),
+        lv.Autocorrelation(5, formula="w1"), lv.Average("w0", at=9, name="at"),
+    )  # fmt: skip
+    options = dict(n_replicas=70, n_steps=30, seed=1, start=[0.0, 0.0], progress=False)
+    result = lv.simulate(data, lv.SGD(0.1, 4), observe=watch, **options)
+    path = result.trajectory().positions
+    assert np.array_equal(path[:, -1], result.positions)
+    assert result["average"].value == pytest.approx((path[..., 0] * path[..., 1]).mean())
+    assert result["at"].at(9).value == pytest.approx(path[:, 8, 0].mean())
+    rho = naive.autocorrelation(path[..., 1], 5)
+    assert np.allclose(result.autocorrelation().value, rho)
+    first = naive.first_passage(np.pad(path, ((0, 0), (1, 0), (0, 0))), lambda a, b: b < -0.4)
+    assert np.array_equal(result.first_passage().times, first, equal_nan=True)
+    with pytest.raises(UnsoundError, match="Moments"):
+        lv.simulate(data, lv.SGD(0.1, 4), observe=lv.Temperature(), **options)
+
+
+def test_the_dead_are_not_observed():
+    start = np.full((70, 1), 0.5)
+    start[3] = 1e3
+    options = dict(start=start, on_divergence="absorb", burn_in=0)
+    result = Both(watched(**options), watched(SECOND, **options))
+    assert (result.parts[0].diverged >= 0).sum() == 1
+    assert result["tanh(x)"].n_observations == 69 * STEPS
+    assert result["slow"].counts.sum() == 69 * (STEPS // 8 - 1)
+    assert result["autocorrelation"].n_observations == 69 * (STEPS // 3)
+    assert np.isnan(result["trajectory"].positions[3]).all()
+    assert result["temperature"].virial.value < 10 and result["average"].value < 10
+    density = result["density"].at(7)
+    assert sum(density[g].n_observations for g in range(3)) == 69
+
+
+# --- laws -----------------------------------------------------------------------------------------
+
+STATIONARY = dict(n_steps=3_000, burn_in=300, progress=False)
+DECAY = 0.9  # of Euler-Maruyama with dt = 0.1 on x**2/2
+OU = (
+    "x**2",
+    lv.Temperature(),
+    lv.Autocorrelation(lags=200),
+    lv.Autocorrelation(lags=60, formula="x**2", name="squares"),
+    lv.Moments(),
+)
+
+
+def stationary(seed, n_replicas=256, **options):
+    options = {**STATIONARY, **options}
+    dynamics = lv.Overdamped(0.5, 0.1)
+    return lv.simulate(
+        PARABOLA, dynamics, n_replicas=n_replicas, seed=seed, start=[0.0], observe=OU, **options
+    )
+
+
+VARIANCE = 0.5 / (1 - 0.1 / 2)  # T / (k (1 - k dt/2))
+
+
+def test_the_autocorrelation_of_a_linear_chain():
+    result = stationary(1, 2_000)
+    found = result.autocorrelation("autocorrelation")
+    k = np.arange(1, 40)
+    z = (found.value[k, 0] - DECAY**k) / found.stderr[k, 0]
+    assert np.abs(z).max() < 5
+    wrong = (found.value[k, 0] - 0.89**k) / found.stderr[k, 0]
+    assert np.abs(wrong).max() > 5  # negative twin
+    time = found.integrated_time[0]
+    exact = 0.1 * (1 + DECAY) / (1 - DECAY)
+    assert abs(time.value - exact) < 4 * time.stderr + 0.01 * exact  # e**-5 lies beyond the window
+    assert abs(time.z(1.2 * exact)) > 5
+    squares = result.autocorrelation("squares")  # of a Gaussian: rho**2
+    z = (squares.value[1:20] - DECAY ** (2 * np.arange(1, 20))) / squares.stderr[1:20]
+    assert np.abs(z).max() < 5
+    looks = 2_000 * 2_700
+    assert found.effective_sample_size[0] == pytest.approx(looks / 19, rel=0.05)
+    assert result.moments().effective_sample_size[0] == pytest.approx(looks / 19, rel=0.6)
+
+
+def test_temperatures_of_a_linear_chain():
+    found = stationary(2, 2_000).temperature()
+    for kind in (found.configurational, found.virial):  # <h x**2>, larger by the step's own bias
+        assert kind.stderr < 0.003 * kind.value
+        assert abs(kind.z(VARIANCE)) < 4
+        assert abs(kind.z(0.5)) > 5  # negative twin
+    splitting = lv.Underdamped(0.5, 1.0, 0.8)
+    options = dict(n_replicas=2_000, seed=3, start=[0.0], observe=lv.Temperature(), **STATIONARY)
+    found = lv.simulate(PARABOLA, splitting, **options).temperature()
+    assert abs(found.virial.z(0.5)) < 4 and abs(found.configurational.z(0.5)) < 4
+    assert abs(found.kinetic.z(0.5 * (1 - 0.8**2 / 4))) < 4  # theory.md's table for BAOAB
+    assert abs(found.kinetic.z(0.5)) > 5
+
+
+def test_errors_cover_what_they_should():
+    """z over many seeds of averages, temperatures, correlations and integrated times."""
+    z = []
+    for seed in range(80):
+        result = stationary(seed, 128, n_steps=900, burn_in=200)
+        rho = result.autocorrelation("autocorrelation")
+        squares = result.autocorrelation("squares")
+        z.append([
+            result["x**2"].z(VARIANCE), result.temperature().configurational.z(VARIANCE),
+            (rho.value[5, 0] - DECAY**5) / rho.stderr[5, 0],
+            (squares.value[3] - DECAY**6) / squares.stderr[3],
+        ])  # fmt: skip
+    z = np.array(z)
+    assert (np.abs(z.mean(axis=0)) < 5 / np.sqrt(80)).all()
+    spread = np.sqrt((z**2).mean(axis=0))
+    assert (spread > 0.75).all() and (spread < 1.3).all()
+    assert (np.sqrt(2) * spread > 1.0).all() and (
+        np.sqrt(((1.7 * z) ** 2).mean(axis=0)) > 1.3
+    ).all()
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def one(observe, surface=WELL, **options):
+    options = dict(n_replicas=4, n_steps=20, progress=False) | options
+    return lv.simulate(surface, DYNAMICS, observe=observe, **options)
+
+
+@pytest.mark.parametrize(
+    "at", [0, -1, 21, 1.5, "last", [], [[1, 2]], [1, np.nan], [None], np.inf, True and "x"]
+)
+@pytest.mark.parametrize("kind", [lv.Histogram, lv.Occupation, lambda at: lv.Average("x", at=at)])
+def test_bad_steps(kind, at):
+    with pytest.raises(LangevinError, match="at"):
+        one(kind(at=at))
+
+
+@pytest.mark.parametrize(
+    "watch, names",
+    [
+        (lv.Histogram(at=[1], every=2), ("every", "at")),
+        (lv.Average("x + y"), ("'y'", "coordinates")),
+        (lv.Average(7), ("formula",)),
+        (lv.Average(()), ("formula",)),
+        (lv.Average(("x", 3)), ("3",)),
+        (lv.Average("__import__('os')"), ("unknown function",)),
+        ("x +", ("observe", "formula")),
+        (lv.Trajectory(replicas=0), ("replicas",)),
+        (lv.Trajectory(replicas=[4]), ("replicas",)),
+        (lv.Trajectory(replicas=[0.5]), ("replicas",)),
+        (lv.Trajectory(replicas="all"), ("replicas",)),
+        (lv.Autocorrelation(1), ("lags",)),
+        (lv.Autocorrelation(21), ("lags", "looks")),
+        (lv.Transitions(groups=[0]), ("groups",)),
+    ],
+)
+def test_refusals(watch, names):
+    with pytest.raises(LangevinError) as caught:
+        one(watch)
+    for name in names:
+        assert name in str(caught.value)
+
+
+def test_a_trajectory_too_large_names_the_remedy():
+    with pytest.raises(ParameterError, match=r"GiB.*replicas=.*every="):
+        one(lv.Trajectory(), n_replicas=10**6, n_steps=10**4)
+
+
+def test_refusals_by_surface():
+    with pytest.raises(UnsoundError, match="1 known minimum"):
+        one(lv.Transitions(), PARABOLA)
+    with pytest.raises(UnsoundError, match="kinks"):
+        one(lv.Temperature(), lv.Surface("abs(x) + x**2"), start=[0.5])
+
+
+EARLY = (
+    lv.Histogram(at=[5, 20]), lv.Occupation(at=[5, 20]), lv.Average("log(x)", at=[1, 20]),
+    lv.Trajectory(every=6),
+)  # fmt: skip
+
+
+def test_a_formula_undefined_where_replicas_went():
+    series = one(EARLY, start=[-1.0]).average()
+    for k in range(2):
+        with pytest.raises(UnsoundError, match="not finite"):
+            _ = series[k]
+
+
+def test_series_are_no_stationary_measurements():
+    """compare() skips what was taken at given times, and says so where nothing else is left."""
+    early = one(EARLY)
+    with pytest.raises(ParameterError, match="at="):
+        lv.compare(early, lv.predict.boltzmann_gibbs(WELL, DYNAMICS))
+    assert early.density()[1].n_observations == 4
+
+
+def test_times_that_were_not_reached(monkeypatch):
+    advance = cpu.Engine.advance
+
+    def interrupted(engine, state, begin, end):
+        advance(engine, state, begin, end)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulate_module, "WINDOW", 1)
+    monkeypatch.setattr(cpu.Engine, "advance", interrupted)
+    watch = [replace(o, at=[64, 65]) for o in EARLY[:3]] + [replace(EARLY[3], every=30)]
+    result = one(watch, n_steps=200)
+    assert result.steps_done == 64
+    assert result.occupation().at(64).n_observations == 4
+    for read in (result.occupation, result.density, result.average):
+        with pytest.raises(UnsoundError, match="observation"):
+            read().at(65)
+    assert result.trajectory().steps.tolist() == [30, 60]

@@ -1,0 +1,157 @@
+"""Transitions between basins: the law of the discrete chain, its rates, and honest errors."""
+
+import warnings
+
+import laws
+import numpy as np
+import pytest
+
+import langevin as lv
+from langevin.analysis.transitions import MeasuredTransitions
+from langevin.errors import ConvergenceWarning, UnsoundError
+
+TILTED = lv.Surface("2*(x**2 - 1)**2 - c*x", c=0.15)
+DT, LAG = 0.02, 150
+
+
+def run(every=LAG, n_replicas=4_096, n_steps=9_000, observe=(), start=None, **options):
+    return lv.simulate(
+        TILTED, lv.Overdamped(0.5, DT), n_replicas=n_replicas, n_steps=n_steps, burn_in=100,
+        seed=4, start=start, progress=False,
+        observe=(lv.Transitions(every, **options), lv.Occupation(every), *observe),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """(P at the lag, stationary law, second eigenvalue) of the chain itself."""
+    (threshold,) = TILTED.basins().thresholds
+    return laws.lumped(lambda x: 8 * x * (x**2 - 1) - 0.15, 0.5, DT, threshold, -2.6, 2.6, LAG)
+
+
+def test_probabilities_rates_and_the_stationary_law_are_those_of_the_chain(exact):
+    matrix, share, slow = exact
+    found = run().transitions()
+    probability = found.probability
+    z = (probability.value - matrix) / probability.stderr
+    assert np.abs(z).max() < 4 and probability.stderr.max() < 0.01
+    assert abs(found.stationary[0].z(share[0])) < 4
+    assert abs(found.ratio(0, 1).z(share[0] / share[1])) < 4
+    assert abs(found.ratio(0, 1).z(1.1 * share[0] / share[1])) > 5  # negative twin
+    lag = LAG * DT
+    implied = -lag / np.log(np.linalg.eigvals(matrix).min())
+    assert abs(found.relaxation_time.z(implied)) < 4
+    spectral = -DT / np.log(slow)  # of the chain itself: two basins are not quite Markov
+    assert 0.95 < implied / spectral < 1
+    assert abs(found.relaxation_time.z(spectral * 1.3)) > 5
+    rates = found.rates
+    assert np.allclose(rates.value.sum(axis=1), 0, atol=1e-12)
+    assert -np.trace(rates.value) == pytest.approx(1 / found.relaxation_time.value)
+    assert (rates.stderr < 0.05 * np.abs(rates.value)).all() and found.doubt == ""
+
+
+def test_they_answer_where_the_occupation_is_refused(exact):
+    """All replicas begin on the left and the run is short: the occupation remembers it."""
+    result = run(n_steps=1_300, start=[-1.0])
+    with pytest.raises(UnsoundError, match="Transitions"):
+        result.occupation()
+    biased = result.occupation(allow_unequilibrated=True).ratio(0, 1)
+    right = exact[1][0] / exact[1][1]
+    assert abs(biased.z(right)) > 5
+    assert abs(result.transitions().ratio(0, 1).z(right)) < 4
+
+
+def test_a_lag_too_short_is_said():
+    quick = run(every=1, n_steps=600).transitions()
+    with pytest.warns(ConvergenceWarning, match="larger every"):
+        short = quick.rates.value[0, 1]
+    with pytest.warns(ConvergenceWarning, match="larger every"):
+        _ = quick.ratio(0, 1)
+    assert "larger every" in quick.doubt
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        found = run().transitions()
+        long = found.rates.value[0, 1]
+    assert short > 1.5 * long  # crossings back and forth count as transitions
+    assert abs(found.lag_test.value - 1) < 0.1
+
+
+def test_groups_and_units():
+    """Each group has its own dt, so its own lag; SGD counts in steps."""
+    labels = np.arange(512) % 2
+    steps = np.where(labels == 0, 0.01, 0.02)
+    options = dict(n_replicas=512, n_steps=1_000, seed=1, progress=False)
+    watch = (lv.Transitions(20, groups=labels), lv.Transitions(20, name="mixed"))
+    result = lv.simulate(TILTED, lv.Overdamped(0.8, steps), observe=watch, **options)
+    found = result.transitions("transitions")
+    assert [round(f.lag, 9) for f in found] == [0.2, 0.4] and found[0].unit == "units of time"
+    assert result["mixed"].stationary.value.sum() == pytest.approx(1)
+    with pytest.raises(UnsoundError, match="different dt"):
+        _ = result["mixed"].rates
+
+
+# --- the estimate alone ---------------------------------------------------------------------------
+
+
+def two_states(rng, forth, back, replicas, looks, n_groups=64):
+    """Pairs (n_groups, 2, 2, 2) of a two-state chain that begins in state 0."""
+    state = np.zeros((looks, replicas), int)
+    for t in range(1, looks):
+        jump = rng.random(replicas) < np.where(state[t - 1] == 0, forth, back)
+        state[t] = state[t - 1] ^ jump
+    pairs = np.zeros((n_groups, 2, 2, 2), int)
+    group = np.broadcast_to(np.arange(replicas) % n_groups, state.shape)
+    for k in (1, 2):
+        np.add.at(pairs[:, k - 1], (group[k:], state[:-k], state[k:]), 1)
+    return pairs
+
+
+def test_errors_cover_what_they_should():
+    """A chain with known eigenvalue 1 - forth - back, over many seeds."""
+    forth, back, lag = 0.02, 0.05, 3.0
+    decay, z = 1 - forth - back, []
+    for seed in range(100):
+        pairs = two_states(np.random.default_rng(seed), forth, back, 256, 60)
+        found = MeasuredTransitions(pairs, lag, "steps")
+        rate = -np.log(decay) / lag
+        z.append([
+            found.ratio(0, 1).z(back / forth), found.stationary[0].z(back / (forth + back)),
+            found.relaxation_time.z(1 / rate), found.lag_test.z(1.0),
+            found.rates[0, 1].z(rate * forth / (forth + back)), found.probability[0, 1].z(forth),
+        ])  # fmt: skip
+    z = np.array(z)
+    assert (np.abs(z.mean(axis=0)) < 0.5).all()  # ratios are biased by O(1/n)
+    spread = np.sqrt((z**2).mean(axis=0))
+    assert (spread > 0.8).all() and (spread < 1.25).all()
+    assert (1.6 * spread > 1.25).all()  # negative twin: errors too small by that factor
+
+
+def test_rates_of_three_states_and_refusals():
+    generator = np.array([[-0.3, 0.2, 0.1], [0.05, -0.15, 0.1], [0.02, 0.08, -0.1]])
+    values, vectors = np.linalg.eig(generator)
+
+    def pairs(lag):
+        matrix = (vectors * np.exp(values * lag)) @ np.linalg.inv(vectors)
+        return np.round(1e9 * matrix.real)
+
+    def measured(*matrices):
+        both = np.array(matrices)
+        return MeasuredTransitions(np.repeat(both[None], 8, axis=0).astype(int), 2.0, "steps")
+
+    found = measured(pairs(2.0), pairs(4.0))
+    assert np.allclose(found.rates.value, generator, atol=1e-6)
+    law = np.linalg.svd(generator.T)[2][-1]
+    assert np.allclose(found.stationary.value, law / law.sum(), atol=1e-6)
+    assert found.relaxation_time.value == pytest.approx(-1 / np.sort(values.real)[-2], rel=1e-6)
+    one_way = np.array([[90, 10, 0], [0, 80, 20], [0, 30, 70]])
+    for read in ("stationary", "rates"):
+        with pytest.raises(UnsoundError, match="connected"):
+            getattr(measured(one_way, one_way), read)
+    flips = np.array([[10, 90], [90, 10]])
+    with pytest.raises(UnsoundError, match="smaller every"):
+        _ = measured(flips, flips).rates
+    forgotten = two_states(np.random.default_rng(0), 0.5, 0.499, 64, 40)
+    with pytest.raises(UnsoundError, match=r"smaller every|no rates"):
+        _ = MeasuredTransitions(forgotten, 1.0, "steps").rates
+    with pytest.raises(UnsoundError, match="pair"):
+        MeasuredTransitions(np.zeros((4, 2, 2, 2), int), 1.0, "steps").observed()
