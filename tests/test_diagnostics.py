@@ -26,7 +26,7 @@ WATCH = (
 )
 
 
-def run(temperature, n_replicas=1_024, n_steps=20_000, **options):
+def run(temperature, n_replicas=2_048, n_steps=20_000, **options):
     options = dict(seed=2, burn_in=500, progress=False, observe=WATCH) | options
     dynamics = lv.Overdamped(temperature, 0.05)
     return lv.simulate(WELL, dynamics, n_replicas=n_replicas, n_steps=n_steps, **options)
@@ -50,7 +50,7 @@ def test_a_converged_run():
 
 def test_a_run_that_remembers_its_start():
     """Too cold to cross: every test that can see it says so, and names a remedy."""
-    result = run(0.02)
+    result = run(0.015, n_steps=7_000)
     found = result.diagnostics()
     assert not found.converged
     for quantity in ("occupation p_0", "moments mean[0]", "transitions"):
