@@ -236,6 +236,12 @@ def test_a_step_unstable_at_one_minimum_is_a_warning():
 
 # --- observers ------------------------------------------------------------------------------------
 
+OBSERVERS = [
+    lv.Histogram, lv.Occupation, lv.Moments, lv.Temperature, lv.Transitions, lv.Autocorrelation,
+    lambda **options: lv.Average("x", **options),
+    lambda **options: lv.FirstPassage("x > 0", **options),
+]  # fmt: skip
+
 
 @pytest.mark.parametrize(
     "value",
@@ -245,13 +251,13 @@ def test_observe(value):
     refused(lambda: attempt(observe=value), "observe")
 
 
-@pytest.mark.parametrize("observer", [lv.Histogram, lv.Occupation, lv.Moments])
+@pytest.mark.parametrize("observer", OBSERVERS)
 @pytest.mark.parametrize("value", [0, -1, 1.5, 17, None, "2", True, NAN, [1], 10**30])
 def test_every(observer, value):
     refused(lambda: attempt(observe=observer(every=value)), "every")
 
 
-@pytest.mark.parametrize("observer", [lv.Histogram, lv.Occupation, lv.Moments])
+@pytest.mark.parametrize("observer", OBSERVERS)
 @pytest.mark.parametrize(
     "value",
     [
@@ -272,7 +278,7 @@ def test_groups(observer, value):
     refused(lambda: attempt(observe=observer(groups=value)), "groups")
 
 
-@pytest.mark.parametrize("observer", [lv.Histogram, lv.Occupation, lv.Moments])
+@pytest.mark.parametrize("observer", OBSERVERS)
 @pytest.mark.parametrize("value", [None, 3, ["a"], ""])
 def test_name(observer, value):
     refused(lambda: attempt(observe=observer(name=value)), "name")
