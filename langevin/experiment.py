@@ -22,6 +22,7 @@ from langevin.errors import (
     FormulaError,
     LangevinError,
     ParameterError,
+    UnsoundError,
 )
 from langevin.experiments import kinds, measures, report, schema, store
 from langevin.experiments.document import read, shown
@@ -128,7 +129,10 @@ class _Run:
         try:
             record = _measured(point, folder, figures=self.experiment.figures)
         except LangevinError as error:
-            if k == 0 and isinstance(error.__cause__ or error, (ParameterError, FormulaError)):
+            cause = error.__cause__ or error
+            if isinstance(cause, (ParameterError, FormulaError, UnsoundError, DivergenceError)):
+                shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # it would end there again
+            if k == 0 and isinstance(cause, (ParameterError, FormulaError)):
                 raise
             self.refusals[k] = error
             self.console.print(f"{label}: refused. {error}", style="yellow", markup=False)
