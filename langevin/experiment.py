@@ -140,11 +140,10 @@ class _Run:
         self.records.append(record)
         store.write_json(folder / store.POINT, record)
         self.write(interrupted=True)
-        self.console.print(
-            f"{label}: {record['seconds']:.1f} s" + ("" if not record["interrupted"] else ", cut"),
-            highlight=False,
-            markup=False,
-        )
+        how = f"{label}: {record['seconds']:.1f} s"
+        how += f", from step {record['resumed_at']:,}" if record["resumed_at"] else ""
+        how += f", cut at step {record['steps_done']:,}" if record["interrupted"] else ""
+        self.console.print(how, highlight=False, markup=False)
         for message in dict.fromkeys((*record["warnings"], *record["refused"].values())):
             self.console.print(f"  {message}", style="yellow", markup=False, highlight=False)
         return record["interrupted"]
@@ -200,6 +199,7 @@ def _measured(point: Point, folder: Path, *, figures: bool) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began, 3),
         "simulation_seconds": round(result.elapsed, 3),
         "steps_done": result.steps_done,
+        "resumed_at": getattr(result, "resumed_at", 0),
         "interrupted": result.interrupted,
         "escaped": int((result.diverged >= 0).sum()),
         "estimates": {

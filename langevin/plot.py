@@ -48,6 +48,23 @@ def density(measured: Any, predictions: Sequence[Any] = (), *, ax: Any = None):
     return ax
 
 
+def densities(measured: Mapping[str, Any], *, ax: Any = None):
+    """Several measured 1-D Densities, such as those of different steps, by their labels."""
+    from matplotlib import colormaps
+
+    ax = new_axes(ax)
+    shades = colormaps["viridis"](np.linspace(0, 0.85, len(measured)))
+    for (label, one), colour in zip(measured.items(), shades, strict=True):
+        ax.fill_between(
+            one.grid, one.value - one.stderr, one.value + one.stderr, color=colour, alpha=0.25, lw=0
+        )
+        ax.plot(one.grid, one.value, color=colour, lw=1.4, label=label)
+    ax.set_ylim(bottom=0)
+    ax.set(xlabel="position", ylabel="probability density")
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
 def ratios(
     x: np.ndarray,
     measured: Sequence[Any],

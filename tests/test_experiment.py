@@ -1,6 +1,7 @@
 """Experiment files: what they run equals simulate(), sweeps, resuming, and what is written."""
 
 import dataclasses
+import inspect
 import io
 import json
 import os
@@ -17,7 +18,7 @@ from rich.console import Console
 import langevin as lv
 from langevin import experiment
 from langevin.errors import ExperimentError
-from langevin.experiments import document, kinds, measures, schema, sweep
+from langevin.experiments import document, kinds, measures, report, schema, sweep
 
 TEXT = """\
 title = "tilted [well]"
@@ -500,3 +501,74 @@ def test_a_disk_that_fills_up(file, quiet, monkeypatch):
     monkeypatch.undo()
     assert len(experiment.run(file, console=quiet)["points"]) == 3
     assert quiet.file.getvalue().count("read back") == 1
+
+
+def test_densities_at_several_steps():
+    """What an observer asked at= certain steps returns, read and drawn step by step."""
+
+    class Series:
+        steps = np.array([10, 800])
+
+        def __init__(self, estimates):
+            self.estimates = estimates
+
+        def __getitem__(self, k):
+            return self.estimates[k]
+
+        def checked(self):
+            return self
+
+    *_, result = expected(0.1)
+    density, occupation = result.density(), result.occupation()
+    result.observed["density"] = Series((density, density))
+    result.observed["occupation"] = Series((occupation, occupation))
+    found, refused = measures.estimates(result)
+    assert not refused and found["occupation at 800: p_0"].value == occupation.probability[0]
+    assert found["cov[0,0]"].value == result.moments().covariance[0, 0]
+    assert report.headlines({"estimates": found})[:2] == [
+        "occupation at 10: p_0/p_1",
+        "occupation at 800: p_0/p_1",
+    ]
+    axes = lv.plot.densities({"step 10": density, "step 800": density})
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["step 10", "step 800"]
+
+
+@pytest.mark.skipif(
+    "checkpoint" not in inspect.signature(lv.simulate).parameters,
+    reason="this version of simulate() keeps no checkpoints",
+)
+def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, quiet):
+    """SIGKILL in the middle of a point; the same file again ends with the same numbers."""
+    path = tmp_path / "killed.toml"
+    text = TEXT.split("[[observe]]")[0].replace("n_steps = 800", "n_steps = 600_000")
+    path.write_text(text.replace("seed = 5", "seed = 5\ncheckpoint = 0.2") + OBSERVED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    whole = experiment.run(path, console=quiet, output=tmp_path / "whole")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "langevin", "run", str(path)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    folder = tmp_path / "out" / "point-0000" / "checkpoint"
+    began = time.monotonic()
+    while not any(folder.glob("*.npz")) and time.monotonic() - began < 60:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out" / "point-0000" / "point.json").exists(), "killed too late"
+    resumed = experiment.run(path, console=quiet)
+    assert resumed["points"][0]["resumed_at"] > 0
+    assert estimates_of(resumed) == estimates_of(whole)
+    assert not folder.exists(), "a finished point needs no checkpoint"
+
+
+OBSERVED = """
+[[observe]]
+kind = "occupation"
+every = 5
+[output]
+folder = "out"
+figures = false
+"""

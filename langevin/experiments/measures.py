@@ -35,15 +35,26 @@ def estimates(result: Result) -> tuple[dict[str, Estimate], dict[str, str]]:
             observed = result[name]
             single = kinds.count(kind) == 1
             own = {"occupation": _occupation, "moments": _moments, "histogram": _nothing}
-            if kind in own:
-                prefix = "" if single else f"{name}: "
-                numbers = own[kind](observed)
-            else:
-                prefix, numbers = f"{name}.", _numbers(observed)
-            found.update({prefix + quantity: number for quantity, number in numbers})
+            for step, one in at_times(observed):
+                when = "" if step is None else f" at {step}"
+                if kind in own:
+                    prefix = "" if single and not when else f"{name}{when}: "
+                    numbers = own[kind](one)
+                else:
+                    prefix, numbers = f"{name}{when}.", _numbers(one)
+                found.update({prefix + quantity: number for quantity, number in numbers})
         except LangevinError as error:
             refused[name] = str(error)
     return found, refused
+
+
+def at_times(observed: Any) -> Iterator[tuple[int | None, Any]]:
+    """(step, estimate) for an observer that was asked ``at`` certain steps; else (None, it)."""
+    if hasattr(observed, "steps") and hasattr(observed, "estimates"):
+        for k, step in enumerate(observed.steps):
+            yield int(step), observed[k]
+    else:
+        yield None, observed
 
 
 def _nothing(observed: Any) -> Iterator[tuple[str, Estimate]]:

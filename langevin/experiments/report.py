@@ -15,6 +15,7 @@ from rich.table import Table
 
 from langevin import plot
 from langevin.demo import MARKS, short
+from langevin.experiments.measures import at_times
 from langevin.experiments.schema import Experiment, Point
 from langevin.result import Estimate, Result
 
@@ -134,27 +135,31 @@ def point_figures(point: Point, result: Result, laws: dict[str, Any], folder: Pa
     written = []
     title = ", ".join(f"{leaf(name)} = {number(value)}" for name, value in point.values.items())
     stationary = [law for law in laws.values() if hasattr(law, "density")]
-    for name, kind in result.kinds.items():
-        observed = result.observed[name]
+    for name, observed in result.observed.items():
         if isinstance(observed, Exception):
             continue
-        if kind == "histogram" and len(observed.axis_edges) == 1:
+        densities = [(step, one) for step, one in at_times(observed) if hasattr(one, "axis_edges")]
+        two = bool(densities) and len(densities[0][1].axis_edges) > 1
+        if densities and not two:
             figure = _figure()
-            shown = stationary if point.surface.dim == 1 else []
-            axes = plot.density(observed, shown, ax=plot.new_axes(figure.subplots()))
-        elif kind == "histogram":
+            axes = plot.new_axes(figure.subplots())
+            if densities[0][0] is None:
+                plot.density(observed, stationary if point.surface.dim == 1 else [], ax=axes)
+            else:
+                plot.densities({f"step {step:,}": one for step, one in densities}, ax=axes)
+        elif two and densities[0][0] is None:
             columns = 1 + len(stationary)
             figure = _figure(4.2 * columns, 3.8)
             panels = np.atleast_1d(figure.subplots(1, columns, sharex=True, sharey=True))
             axes = plot.density_maps(observed, stationary, axes=list(panels))[0]
-        elif kind == "moments" and len(observed.mean) > AXES_SHOWN:
+        elif hasattr(observed, "covariance") and len(observed.mean) > AXES_SHOWN:
             figure = _figure(5.4, 4.2)
             axes = _variances(point, observed, laws, figure)
             if axes is None:
                 continue
         else:
             continue
-        if title and kind == "histogram" and len(observed.axis_edges) > 1:
+        if title and two:
             figure.suptitle(title, fontsize="medium")
         elif title:
             axes.set_title(title, fontsize="medium")
