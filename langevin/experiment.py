@@ -190,7 +190,7 @@ def _measured(point: Point, folder: Path, *, figures: bool) -> dict[str, Any]:
         result = _simulated(point, folder)
         estimates, unread = measures.estimates(result)
         compared, uncompared = measures.comparisons(point, result, laws)
-    unsaved = [] if result.interrupted else _keep(result, folder)
+        unsaved = [] if result.interrupted else _keep(result, folder)
     written = report.point_figures(point, result, laws, folder) if figures else []
     return {
         "digest": point.digest,
@@ -242,18 +242,19 @@ def _placed(point: Point, error: LangevinError) -> ExperimentError:
     for k, observer in enumerate(point.observers):
         if message.startswith(f"{observer.name}:"):
             return located(document, ("observe", k), error, kinds.options(type(observer)))
-    sections = {
-        "surface": "",
-        **dict.fromkeys(("noise", "formula", "name", "data"), "surface"),
-        **dict.fromkeys(kinds.run_options(), "run"),
-        **dict.fromkeys(kinds.options(type(point.dynamics)), "dynamics"),
-    }
+    places: dict[str, tuple] = {"surface": ("surface",)}
+    for name in ("noise", "formula", "name", "data"):
+        places[name] = ("surface", name)
+    places.update({name: ("run", name) for name in kinds.run_options()})
+    fields = kinds.options(type(point.dynamics))
+    places.update({name: ("dynamics", name) for name in fields})
+    for k, table in enumerate(document.values.get("observe", [])):
+        for name in table:
+            places.setdefault(name, ("observe", k, name))
     if isinstance(error, DivergenceError):  # its message shows the whole dynamics first
-        sections = {name: "dynamics" for name in ("learning_rate", "dt") if name in sections}
-    name = mentioned(message, sections)
-    if name is None or name == "surface":
-        return document.refusal((name or "run",), message)
-    return document.refusal((sections[name], name), message)
+        places = {name: places[name] for name in ("learning_rate", "dt") if name in fields}
+    name = mentioned(message, places)
+    return document.refusal(("run",) if name is None else places[name], message)
 
 
 def _keep(result: Result, folder: Path) -> list[str]:

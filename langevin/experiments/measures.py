@@ -118,7 +118,8 @@ def _numbers(observed: Any) -> Iterator[tuple[str, Estimate]]:
         elif hasattr(value, "value") and hasattr(value, "stderr"):
             yield from _each(name, value.value, value.stderr, getattr(value, "dof", None))
         elif isinstance(value, tuple) and all(isinstance(e, Estimate) for e in value):
-            yield from ((f"{name}[{k}]", e) for k, e in enumerate(value))
+            for k, e in enumerate(value):
+                yield getattr(e, "formula", "") or f"{name}[{k}]", e
 
 
 def _each(name: str, value: Any, stderr: Any, dof: Any) -> Iterator[tuple[str, Estimate]]:

@@ -19,6 +19,7 @@ from langevin.experiments.measures import at_times
 from langevin.experiments.schema import Experiment, Point
 from langevin.result import Estimate, Result
 
+PER_OBSERVER = 4  # rows for an observer that has no quantity of its own among the common ones
 AXES_SHOWN = 3  # dimensions up to which the table shows every variance
 
 
@@ -32,7 +33,11 @@ def headlines(record: dict[str, Any]) -> list[str]:
     variances = [n for n in basic if re.search(r"cov\[(\d+),\1\]$", n)]
     if len(variances) <= AXES_SHOWN:
         chosen += variances
-    return chosen + [n for n in names if n not in basic][:8]
+    others: dict[str, list[str]] = {}
+    for n in names:
+        if n not in basic:
+            others.setdefault(n.split(".")[0], []).append(n)
+    return chosen + [n for mine in others.values() for n in mine[:PER_OBSERVER]]
 
 
 def number(value: float | str) -> str:
