@@ -27,8 +27,7 @@ def variance_z(x, variance):
     return ((x**2).mean() / variance - 1) * np.sqrt(x.size / 2)
 
 
-# --- a quadratic surface (test_closed_forms.py has the rest) --------------------------------------
-# --- a quadratic surface (test_closed_forms.py has the rest) --------------------------------------
+# --- a quadratic surface: test_closed_forms.py has the rest ---------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -1,0 +1,108 @@
+"""Orders of the integrators, fitted to their measured errors on quartic wells.
+
+The error of a stationary average against quadrature is measured at several steps dt, with the
+standard error of 100,000 independent replicas; ``log|error| = a + p log dt + b dt**q`` is fitted
+by weighted least squares, b dt**q being the next term of the expansion of the error (q = 1; a
+palindromic splitting has even powers alone, q = 2). The order p comes with its standard error.
+"""
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+
+import langevin as lv
+
+N = 100_000
+
+
+def average(f, energy, temperature):
+    """<f> under exp(-U/T)."""
+
+    def weigh(g):
+        return quad(lambda x: g(x) * np.exp(-energy(x) / temperature), -9, 9, epsabs=1e-13)[0]
+
+    return weigh(f) / weigh(lambda x: 1.0)
+
+
+def fitted(dt, error, stderr, q):
+    """The order, its standard error, and chi-square per degree of freedom of the fit."""
+    design = np.stack([np.ones_like(dt), np.log(dt), dt**q], axis=1)
+    weight = np.abs(error) / stderr  # the standard error of log|error|, inverted
+    covariance = np.linalg.inv((design.T * weight**2) @ design)
+    target = np.log(np.abs(error))
+    answer = covariance @ ((design.T * weight**2) @ target)
+    misfit = ((target - design @ answer) * weight) ** 2
+    return answer[1], np.sqrt(covariance[1, 1]), misfit.sum() / (len(dt) - 3)
+
+
+def second_moment(dynamics, burn_in, time, temperature=0.25):
+    """Error of <x**2> in U = x**4/4 + x**2/2 and its standard error."""
+    well = lv.Surface("x**4/4 + x**2/2")
+    watch = lv.Moments(every=max(1, int(0.3 / dynamics.dt)))
+    moments = run(well, dynamics, burn_in, time, watch).moments()
+    exact = average(lambda x: x**2, lambda x: x**4 / 4 + x**2 / 2, temperature)
+    return moments.covariance[0, 0] - exact, moments.covariance_stderr[0, 0]
+
+
+def middle(dynamics, burn_in, time):
+    """Error of P(|x| < 1) in U = x**4/4 - x**2/2, where BAOAB's is largest against its noise."""
+    well = lv.Surface("x**4/4 - x**2/2")
+    dt, temperature = dynamics.dt, dynamics.temperature
+    watch = lv.Histogram(3, range=(-3, 3), every=max(1, int(0.5 / dt)))
+    density = run(well, dynamics, burn_in, time, watch).density()
+    exact = average(lambda x: abs(x) < 1, lambda x: x**4 / 4 - x**2 / 2, temperature)
+    return density.probability[1] - exact, density.probability_stderr[1]
+
+
+def run(surface, dynamics, burn_in, time, watch):
+    burn_in = int(burn_in / dynamics.dt)
+    n_steps = burn_in + int(time / dynamics.dt)
+    options = dict(start=[0.0], seed=3, dtype="float32", progress=False, observe=watch)
+    return lv.simulate(surface, dynamics, n_replicas=N, n_steps=n_steps, burn_in=burn_in, **options)
+
+
+def euler(dt):
+    return lv.Overdamped(0.25, dt)
+
+
+def heun(dt):
+    return lv.Overdamped(0.25, dt, integrator="heun")
+
+
+def baoab(dt):
+    return lv.Underdamped(1.0, 1.0, dt)
+
+
+@pytest.mark.parametrize(
+    "dynamics, measure, steps, burn_in, time, q, order",
+    [
+        (euler, second_moment, (0.03, 0.06, 0.1, 0.15), 10, 100, 1, 1),
+        (heun, second_moment, (0.08, 0.12, 0.16, 0.2, 0.26), 10, 300, 1, 2),
+        (baoab, middle, (0.15, 0.22, 0.3, 0.4), 25, 1500, 2, 2),
+    ],
+    ids=["euler_maruyama", "heun", "BAOAB"],
+)
+def test_measured_order(dynamics, measure, steps, burn_in, time, q, order):
+    dt = np.array(steps)
+    found = [measure(dynamics(step), burn_in, time) for step in steps]
+    error, stderr = np.array(found).T
+    assert (np.abs(error) > 8 * stderr).all(), "every point carries information"
+    power, uncertainty, misfit = fitted(dt, error, stderr, q)
+    print(f"order {power:.3f} +- {uncertainty:.3f}, chi-square {misfit:.2f} a degree of freedom")
+    assert uncertainty <= 0.15
+    assert misfit < 8
+    assert abs(power - order) < 4 * uncertainty
+    wrong = 3 - order  # negative twin: an Euler of order 2, a Heun or BAOAB of order 1
+    assert abs(power - wrong) > 5 * uncertainty
+    # And of the whole procedure: errors of the other order are not taken for this one.
+    planted = error * dt ** (wrong - order)
+    assert abs(fitted(dt, planted, stderr * dt ** (wrong - order), q)[0] - order) > 5 * uncertainty
+
+
+def test_a_temperature_off_by_three_per_cent_would_be_seen():
+    """Errors that do not vanish with dt have no order 2."""
+    dt = np.array([0.08, 0.12, 0.16, 0.2])
+    hot = [lv.Overdamped(0.25 * 0.97, step, integrator="heun") for step in dt]
+    error, stderr = np.array([second_moment(dynamics, 10, 60) for dynamics in hot]).T
+    power, uncertainty, _ = fitted(dt, error, stderr, 1)
+    assert abs(power - 2) > 5 * uncertainty
