@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import inspect
 import math
 import platform
 import shutil
@@ -199,7 +198,7 @@ def _measured(point: Point, folder: Path, *, figures: bool) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began, 3),
         "simulation_seconds": round(result.elapsed, 3),
         "steps_done": result.steps_done,
-        "resumed_at": getattr(result, "resumed_at", 0),
+        "resumed_at": result.resumed_at,
         "interrupted": result.interrupted,
         "escaped": int((result.diverged >= 0).sum()),
         "estimates": {
@@ -217,9 +216,8 @@ def _measured(point: Point, folder: Path, *, figures: bool) -> dict[str, Any]:
 
 def _simulated(point: Point, folder: Path) -> Result:
     """simulate() with all that the point says. Raises ExperimentError naming the field."""
-    taken = inspect.signature(lv.simulate).parameters
     keeping = {}
-    if "checkpoint" in taken and point.checkpoint is not False:
+    if point.checkpoint is not False:
         keeping["checkpoint"] = folder / "checkpoint"
         if not isinstance(point.checkpoint, bool):
             keeping["checkpoint_every"] = point.checkpoint
@@ -259,12 +257,11 @@ def _placed(point: Point, error: LangevinError) -> ExperimentError:
 
 def _keep(result: Result, folder: Path) -> list[str]:
     """Saves the whole result where that can be done, else says why; the checkpoint may go then."""
-    if hasattr(result, "save"):
-        shutil.rmtree(folder / "result.zarr", ignore_errors=True)
-        try:
-            result.save(folder / "result.zarr")
-        except LangevinError as error:  # no xarray, a full disk: the numbers are kept all the same
-            return [f"the whole result is not saved: {error}"]
+    shutil.rmtree(folder / "result.zarr", ignore_errors=True)
+    try:
+        result.save(folder / "result.zarr")
+    except LangevinError as error:  # no xarray, a full disk: the numbers are kept all the same
+        return [f"the whole result is not saved: {error}"]
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return []
 

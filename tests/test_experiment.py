@@ -1,7 +1,6 @@
 """Experiment files: what they run equals simulate(), sweeps, resuming, and what is written."""
 
 import dataclasses
-import inspect
 import io
 import json
 import os
@@ -533,10 +532,6 @@ def test_densities_at_several_steps():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["step 10", "step 800"]
 
 
-@pytest.mark.skipif(
-    "checkpoint" not in inspect.signature(lv.simulate).parameters,
-    reason="this version of simulate() keeps no checkpoints",
-)
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, quiet):
     """SIGKILL in the middle of a point; the same file again ends with the same numbers."""
     path = tmp_path / "killed.toml"

@@ -7,8 +7,6 @@ as it is public, under the snake_case of its name and with the fields it declare
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -126,16 +124,13 @@ def builtin_data() -> Mapping[str, Callable[..., Any]]:
 @cache
 def schedules() -> Mapping[str, type]:
     """Schedules of a learning rate or a batch size: dataclasses of ``langevin.schedules``."""
-    if importlib.util.find_spec("langevin.schedules") is None:
-        return {}
-    module = importlib.import_module("langevin.schedules")
     return {
         snake(name): value
-        for name, value in sorted(vars(module).items())
+        for name, value in sorted(vars(lv.schedules).items())
         if inspect.isclass(value)
         and dataclasses.is_dataclass(value)
         and not name.startswith("_")
-        and value.__module__ == module.__name__
+        and value.__module__ == lv.schedules.__name__
     }
 
 

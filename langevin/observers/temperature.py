@@ -24,7 +24,7 @@ class Temperature:
 
     ``configurational`` is ``<|grad U|^2> / <lap U>`` (Rugh 1997; Butler et al. 1998), ``virial``
     is ``<x . grad U> / dim`` (equipartition: ``<x_i dU/dx_i> = T`` for each coordinate, whatever
-    the origin of x, because ``<dU/dx_i> = 0``), and ``kinetic`` is ``<v . v> / dim`` where the
+    the origin of x, because ``<dU/dx_i> = 0``), and ``kinetic`` is ``<v . M v> / dim`` where the
     dynamics carries velocities. A finite step shifts each of them in its own way.
     """
 
@@ -34,7 +34,7 @@ class Temperature:
 
 
 class BoundTemperature(SummedBound):
-    """The sums of |grad U|^2, lap U, x . grad U and v . v."""
+    """The sums of |grad U|^2, lap U, x . grad U and v . M v."""
 
     kind = "temperature"
 
@@ -64,7 +64,9 @@ class BoundTemperature(SummedBound):
         if isinstance(run.dynamics, Underdamped):
             velocities = [sympy.Dummy(f"v{k}") for k in range(dim)]
             state += velocities
-            found.append(sympy.Add(*(v**2 for v in velocities)))
+            masses = np.broadcast_to(run.dynamics.masses, dim)
+            pairs = zip(masses, velocities, strict=True)
+            found.append(sympy.Add(*(sympy.Float(float(m)) * v**2 for m, v in pairs)))
         self.prepare(Quantities(found, state, parameters), np.zeros(len(found)))
 
     def estimate(self, done: int, diverged: np.ndarray):
