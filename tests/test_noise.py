@@ -334,3 +334,15 @@ def test_multiplicative_noise_makes_power_laws(noise):
         np.abs(chain(eta * s, size * s)(y) - law(eta, size)(y)).max() for s in (8, 4)
     ]  # at one eta/S, so at one law of theory
     assert away[0] < 2 * eta and away[0] / away[1] == pytest.approx(2, rel=0.15)  # O(eta)
+
+
+def test_the_chain_predicts_state_dependent_noise():
+    """compare() agrees with predict.chain of the same noise and differs from that of another."""
+    surface = lv.Surface("x**2/2", noise=lv.StateDependent("0.5 + 0.5*x**2"))
+    watch = lv.Histogram(40, range=(-3, 3))
+    dynamics = lv.SGD(0.2, 0.15)
+    options = dict(n_steps=300, burn_in=100, start=[0.0], observe=watch)
+    result = simulate(surface, dynamics, 20_000, **options)
+    assert lv.compare(result, lv.predict.chain(surface, dynamics)).verdict == "agrees"
+    other = surface.replace(noise=lv.StateDependent("0.5 + 0.3*x**2"))
+    assert lv.compare(result, lv.predict.chain(other, dynamics)).verdict == "differs"
