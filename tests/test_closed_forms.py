@@ -58,7 +58,7 @@ def moment_error(second, fourth, n):
     """Standard errors of E yy' of y = (x, 1) from n replicas, from the exact fourth moments."""
     error = np.sqrt((np.einsum("ijij->ij", fourth) - second**2) / n)
     error[-1, -1] = 1.0
-    assert (np.diag(error / second)[:-1] <= 0.005).all()
+    assert (np.diag(error) / np.diag(second) <= 0.005)[:-1].all()
     return error
 
 
