@@ -422,8 +422,18 @@ def test_there_is_no_temperature_on_data():
     surface, _, _ = built("least squares")
     with pytest.raises(UnsoundError, match="temperature"):
         lv.SGD(0.1, 4).temperature(surface)
-    with pytest.raises(ParameterError, match="range"):
-        attempt(lv.SGD(0.1, 4), observe=lv.Histogram(axes=0))
+
+
+def test_a_histogram_on_data_covers_what_the_covariance_allows():
+    surface, _, _ = built("least squares")
+    dynamics = lv.SGD(0.1, 4)
+    result = lv.simulate(
+        surface, dynamics, n_replicas=640, n_steps=400, burn_in=100, progress=False,
+        observe=(lv.Histogram(axes=0), lv.Moments()),
+    )  # fmt: skip
+    density, width = result.density(), np.sqrt(result.moments().covariance[0, 0])
+    reach = np.abs(density.edges[[0, -1]] - surface.minima()[0].position[0])
+    assert density.outside == 0 and (reach > 5 * width).all()
 
 
 def test_the_sampling_factor():

@@ -131,7 +131,8 @@ def test_compiled_philox_equals_its_twin():
 
 
 def test_purposes_are_permanent():
-    assert {p.name: int(p) for p in Purpose} == {"NOISE": 1, "BATCH": 2, "PERMUTATION": 3}
+    permanent = {"NOISE": 1, "BATCH": 2, "PERMUTATION": 3, "SHUFFLE": 4}
+    assert {p.name: int(p) for p in Purpose} == permanent
 
 
 # --- normals --------------------------------------------------------------------------------------
