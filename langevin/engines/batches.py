@@ -80,7 +80,7 @@ class Batches:
             "lefts = np.empty(64, np.uint32)",
             "rights = np.empty(64, np.uint32)",
             "draw = np.empty((4, 64), np.uint32)",
-            "n_examples = np.int64(features.shape[0])",  # not baked in: data of any size, one kernel
+            "n_examples = np.int64(features.shape[0])",  # at run time: one kernel for all sizes
         ]
 
     @property
