@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 from langevin.analysis.density import Density, Moments
 from langevin.analysis.groups import PerGroup
 from langevin.analysis.occupation import MeasuredOccupation
-from langevin.errors import LangevinError, UnavailableError, UnsoundError
+from langevin.errors import ConvergenceWarning, LangevinError, UnavailableError, UnsoundError
 
 LONGEST = 40  # characters of a name, so that it can be a file's on any disk
 RESERVED = ("langevin", "zarr.json", "c")
@@ -72,9 +73,9 @@ def dataset(result):
     observer's estimate under its name: a density over its coordinates, ``occupation`` (minimum),
     ``moments_mean`` (coordinate), ``moments_covariance`` (coordinate, coordinate_2), each with a
     variable ``..._stderr``. Groups add the axis ``group``. An occupation whose replicas remember
-    their start has the attribute ``equilibrated`` 0; an observer without an estimate leaves the
-    attribute ``<name>_error``. Attributes of the dataset tell versions, machine, seed, surface and
-    dynamics. Raises UnavailableError without xarray.
+    their start has the attribute ``equilibrated`` 0; a doubtful estimate leaves the attribute
+    ``<name>_warning``, an observer without an estimate ``<name>_error``. Attributes of the dataset
+    tell versions, machine, seed, surface and dynamics. Raises UnavailableError without xarray.
     """
     xarray = optional("xarray")
     n, names = result.n_replicas, list(result.surface.variables)
@@ -108,7 +109,12 @@ def dataset(result):
             notes[f"{_plain(name)}_error"] = str(estimate)
             continue
         plain = _plain(name)
-        for part in _parts(estimate, result):
+        with warnings.catch_warnings(record=True) as doubts:
+            warnings.simplefilter("always", ConvergenceWarning)
+            parts = _parts(estimate, result)
+        if doubts:  # kept with the numbers, instead of printed while they are copied
+            notes[f"{plain}_warning"] = str(doubts[0].message)
+        for part in parts:
             dims = tuple(
                 axes.name(d, part.coordinates.get(d), plain, size)
                 for d, size in zip(part.dims, np.shape(part.values), strict=True)

@@ -604,3 +604,14 @@ def test_the_codec_knows_langevins_dataclasses_alone():
     for value in (object(), len, type, np.array([{}], object), {1: 2}, {"a": lambda: 0}, b"x"):
         with pytest.raises(StorageError, match="cannot be saved"):
             coded(value)
+
+
+def test_a_doubt_is_kept_with_the_numbers(recwarn):
+    """A lag too short for Transitions: said in the dataset, not printed while it is made."""
+    surface = lv.Surface("x**4/4 - x**2/2", noise=lv.Isotropic(1.0))
+    watch = lv.Transitions(every=2)
+    run = lv.simulate(
+        surface, lv.SGD(0.05, 0.3), n_replicas=200, n_steps=400, observe=watch, progress=False
+    )
+    assert "lag" in run.to_xarray().attrs["transitions_warning"]
+    assert not recwarn.list
