@@ -45,7 +45,9 @@ def coefficients(surface, dynamics, dtype: np.dtype) -> np.ndarray:
             np.asarray(v.base if isinstance(v, Schedule) else v, dtype=float)
             for v in (dynamics.learning_rate, dynamics.batch_size)
         )
-        value = {"learning_rate": rate, "drift_scale": rate / (2 * size)}
+        # Momentum turns a kick into 1/(1 - m) of it, and so the Ito drift of the squares twice.
+        spread_out = rate / (1 - np.asarray(dynamics.momentum, dtype=float))
+        value = {"learning_rate": rate, "drift_scale": spread_out / (2 * size)}
         value |= {"momentum": dynamics.momentum, "weight_decay": dynamics.weight_decay}
         if not on_data(surface):
             value["noise_scale"] = surface.noise.sigma * size**-surface.noise.batch_power

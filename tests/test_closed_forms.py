@@ -368,6 +368,22 @@ def test_variance_under_noise_c0_plus_c1_x_squared(convention):
         assert law.variance == pytest.approx(second, rel=1e-5)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_stratonovich_drift_under_momentum(nesterov):
+    """dx = s x o dW has the law log x ~ N(0, s**2 t), s**2 = eta/(S (1 - m)), t = n eta/(1 - m)."""
+    m, eta, steps, n, s2 = 0.8, 0.001, 800, 20_000, 0.5
+    sgd = lv.SGD(eta, eta / ((1 - m) * s2), momentum=m, nesterov=nesterov)
+    noise = lv.StateDependent(factor=[["x"]], convention="stratonovich")
+    surface = lv.Surface("0*x", variables=("x",), noise=noise)
+    result = lv.simulate(surface, sgd, n_replicas=n, n_steps=steps, start=[1.0], progress=False)
+    measured = np.log(result.positions[:, 0]).mean()
+    time = steps * eta / (1 - m)
+    error = np.sqrt(s2 * time / n)
+    assert abs(measured) < ACCEPT * error
+    for name, drift in {"Ito": 0.0, "the drift of m = 0": s2 * (1 - m) / 2}.items():
+        assert abs(measured - (drift - s2 / 2) * time) > REJECT * error, name
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_named_state_dependent_noises_in_one_dimension(dtype):
     """Multiplicative: a**2 + (r h x)**2. LabelNoise of f = b x + x**2/2: s**2 (b + x)**2."""

@@ -16,7 +16,7 @@ RATE, NOISE, DRIFT, SIZE, EPOCH, OFFSET = range(6)
 class Schedules:
     """Rows of factors for each step, made for one window at a time.
 
-    RATE: of the learning rate. NOISE: of the noise, ``factor(S)**-power``. DRIFT: of eta/(2S). On
+    RATE: of the learning rate. NOISE: of the noise, ``factor(S)**-power``. DRIFT: of eta/S. On
     data SIZE is the mini-batch itself, a whole number, and with ``epoch_shuffle`` EPOCH and OFFSET
     say which epoch a step belongs to and how many examples of it were taken before.
     """

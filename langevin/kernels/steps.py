@@ -12,7 +12,7 @@ def decayed_gradient(gradient, x, weight_decay):
 
 
 def drifting_gradient(gradient, drift, scale):
-    """``g - (eta/2S) D``: Stratonovich's drift D = sum_jk B_jk dB_ik/dx_j; scale = eta/(2S)."""
+    """``g - scale D``, D = sum_jk B_jk dB_ik/dx_j (Stratonovich); scale = eta/(2 S (1 - m))."""
     return gradient - scale * drift
 
 

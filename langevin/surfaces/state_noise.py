@@ -192,10 +192,11 @@ class StateDependent(_StateNoise):
     formulas use the coordinates and parameters of the surface.
 
     SGD evaluates the noise before the step: its small-step limit is the Ito equation
-    ``d theta = -grad L dt + sqrt(eta C/S) dW``, which has no noise-induced drift.
-    ``convention="stratonovich"`` adds the drift ``(eta/2S) sum_jk B_jk dB_ik/dx_j`` that turns the
-    limit into the Stratonovich equation of the same B (a factor, or a diagonal C: for a full C the
-    drift would depend on the choice of B).
+    ``d theta = -grad L dt + sqrt(eta C/(S (1 - m))) dW``, of time eta/(1 - m) a step under the
+    momentum m, which has no noise-induced drift. ``convention="stratonovich"`` adds the drift
+    ``eta/(2 S (1 - m)) sum_jk B_jk dB_ik/dx_j`` that turns the limit into the Stratonovich equation
+    of the same B (a factor, or a diagonal C: for a full C the drift would depend on the choice of
+    B).
 
     Raises ParameterError or FormulaError for malformed formulas.
     """
