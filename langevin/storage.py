@@ -112,9 +112,10 @@ class _Arrays:
         self.kept: dict[str, np.ndarray] = {}
         for name, variable in data.variables.items():
             if variable.dtype.name in codec.DTYPES:
-                flat = np.ascontiguousarray(variable.values)
-                self.kept[name] = flat
-                self.places.setdefault(_key(flat), [str(name)])
+                # Not ascontiguousarray: it makes (1,) of (), which are not the same when read.
+                values = np.asarray(variable.values, order="C")
+                self.kept[name] = values
+                self.places.setdefault(_key(values), [str(name)])
 
     def put(self, array: np.ndarray) -> dict:
         """Keeps an array; the answer, which is JSON, finds it again."""

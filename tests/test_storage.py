@@ -183,6 +183,17 @@ def test_errors_come_back(tmp_path):
     assert "no observation" in run.to_xarray().attrs["moments_error"]
 
 
+def test_a_number_and_an_array_of_one_with_its_bits_are_kept_apart(tmp_path):
+    """One replica that did not pass has the times [NaN]; the error of an average of one is NaN."""
+    observers = (lv.Average("x**2"), lv.FirstPassage("x > 9"))
+    single = lv.simulate(
+        SURFACE, DYNAMICS, n_replicas=1, n_steps=8, observe=observers, progress=False
+    )
+    loaded = there_and_back(single, tmp_path)
+    assert loaded.first_passage().times.shape == (1,)
+    assert np.isnan(loaded.average().stderr)
+
+
 def test_the_dataset_is_labelled(result, swept):
     data = result.to_xarray()
     assert data["positions"].dims == ("replica", "coordinate")
