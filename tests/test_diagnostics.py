@@ -8,7 +8,7 @@ import pytest
 import langevin as lv
 from langevin.analysis.averages import Averages, MeasuredAverage
 from langevin.analysis.convergence import drift, nested_r_hat
-from langevin.analysis.diagnostics import diagnostics
+from langevin.analysis.diagnostics import Diagnosis, diagnostics
 from langevin.analysis.groups import jackknife
 
 # The kernel of test_observers.py, with other numbers: it need not be compiled again.
@@ -78,6 +78,30 @@ def test_a_run_still_drifting():
     found = run(0.6, start=[2.5], n_steps=60, burn_in=0, observe=observe).diagnostics()
     assert abs(found["square"].drift) > 5 and found["square"].verdict == "not converged"
     assert "halves" in found["square"].reason
+
+
+@pytest.mark.parametrize(
+    "within, beyond, says",
+    [
+        (dict(r_hat=1.009), dict(r_hat=1.011), "R-hat"),
+        (dict(effective_sample_size=401), dict(effective_sample_size=399), "effective"),
+        (dict(drift=4.9), dict(drift=5.1), "halves"),
+        (dict(drift=-4.9), dict(drift=-5.1), "halves"),
+        (dict(equilibration=4.9), dict(equilibration=5.1), "different basins"),
+        (dict(equilibration=-4.9), dict(equilibration=-5.1), "different basins"),
+        (dict(relative_error=0.049), dict(relative_error=0.051), "5%"),
+        (dict(refusal=""), dict(refusal="because"), "because"),
+    ],
+)
+def test_each_test_decides_alone(within, beyond, says):
+    """A row that passes every other test, just within and just beyond a bound."""
+    row = Diagnosis("q", lv.Estimate(1.0, 0.01, 63), 0.01)
+    assert replace(row, **within).verdict == "converged"
+    assert replace(row, **beyond).verdict == "not converged"
+    assert says in replace(row, **beyond).reason
+    assert replace(row, relative_error=np.nan).verdict == "not converged"  # nothing is known
+    few = replace(row, estimate=lv.Estimate(1.0, 0.01, 14), **beyond)
+    assert few.verdict == ("not converged" if few.refusal else "too few replicas")
 
 
 def test_several_formulas_get_a_row_each():
