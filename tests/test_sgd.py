@@ -86,9 +86,22 @@ def test_schedules_of_one_value_per_replica():
         assert same_bits(one.positions, whole.positions[r : r + 1])
 
 
-def test_a_constant_schedule_is_no_schedule():
-    flat = simulate(WELL, lv.SGD(Table(0.05, np.ones(STEPS)), 2.0))
-    assert np.allclose(flat.positions, simulate(WELL, lv.SGD(0.05, 2.0)).positions, rtol=1e-12)
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lv.Isotropic(1.0),
+        lv.AlphaStable(1.5, 0.3),  # quietened by S**(-1/3)
+        lv.StateDependent("1 + x**2", convention="stratonovich"),  # a drift of eta/(2 S)
+    ],
+    ids=lambda noise: type(noise).__name__,
+)
+def test_a_constant_schedule_is_no_schedule(noise):
+    """Factors that never change: of the rate, the noise, and the drift that noise induces."""
+    surface = WELL.replace(noise=noise)
+    flat = simulate(surface, lv.SGD(Table(0.1, np.full(STEPS, 0.5)), Table(1.0, np.full(STEPS, 4))))
+    plain = simulate(surface, lv.SGD(0.05, 4.0)).positions
+    assert np.allclose(flat.positions, plain, rtol=1e-11, atol=1e-13)
+    assert not np.allclose(plain, simulate(surface, lv.SGD(0.05, 2.0)).positions)
 
 
 def test_windows_do_not_matter_under_a_schedule(monkeypatch):
