@@ -11,6 +11,10 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from test_engine import LEAST_SQUARES
+from test_observers import DYNAMICS as WATCHED
+from test_observers import FIRST, SECOND, WELL
+from test_storage import equal
 
 import langevin as lv
 from langevin import checkpoint as module
@@ -205,6 +209,33 @@ def test_velocities_divergence_and_data_resume(tmp_path, monkeypatch):
     part = run(tmp_path / "data", **options)
     assert np.array_equal(whole.positions, part.positions)
     assert np.array_equal(whole.moments().covariance, part.moments().covariance)
+
+
+STATES = {  # what a run carries from window to window beside positions and sums
+    "memories of observers": (WELL, WATCHED, FIRST),
+    "observers at given steps": (WELL, WATCHED, SECOND),
+    "a carried gradient": (SURFACE, lv.Underdamped(0.2, 0.7, 0.2), ()),
+    "the last normal": (SURFACE, lv.Overdamped(0.2, 0.1, integrator="leimkuhler_matthews"), ()),
+    "places in an epoch": (
+        LEAST_SQUARES,
+        lv.SGD(0.05, lv.schedules.Triangular(9.0, 50), sampling="epoch_shuffle"),
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_whatever_a_run_carries_is_resumed(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(sys.modules["langevin.simulate"], "WINDOW", 1)  # 64 steps, 4 on data
+    surface, dynamics, observe = STATES[name]
+    options = dict(surface=surface, dynamics=dynamics, observe=observe)
+    options |= dict(n_replicas=70, n_steps=203, burn_in=40)
+    whole = run(**options)
+    stopped(tmp_path, monkeypatch, after=100, **options)
+    part = run(tmp_path, **options)
+    assert 100 < part.resumed_at <= 128 and equal(whole.positions, part.positions)
+    assert equal(whole.velocities, part.velocities)
+    assert equal(dict(whole.observed), dict(part.observed))
 
 
 def test_control_c_writes_a_checkpoint(tmp_path, monkeypatch, reference):
