@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from dataclasses import replace
 
 import laws
 import naive
@@ -11,6 +12,7 @@ import pytest
 
 import langevin as lv
 from langevin.analysis.passage import PassageTimes, passage_times
+from langevin.engines import cpu
 from langevin.errors import FormulaError, LangevinError, UnsoundError
 from langevin.surfaces import printing
 from langevin.surfaces.regions import parse_region
@@ -28,6 +30,7 @@ WATCH = (
     lv.FirstPassage(1, name="basin"),
     lv.FirstPassage("x > 0.5", continuous=True, name="shifted"),
     lv.FirstPassage("x > -1.1", leave=True, continuous=True, name="shrunk"),
+    lv.FirstPassage("3*x < -3.6", continuous=True, name="below"),
     lv.Moments(every=50),
 )
 DYNAMICS = lv.Overdamped(0.25, 0.05)
@@ -63,12 +66,13 @@ def test_passages_equal_the_naive_twin():
         "basin": naive.first_passage(paths, lambda x: x >= threshold),
         "shifted": naive.first_passage(paths, lambda x: x > 0.5 - shift),
         "shrunk": naive.first_passage(paths, lambda x: x > -1.1 + shift, leave=True),
+        "below": naive.first_passage(paths, lambda x: x < -1.2 + shift),  # |grad 3x| = 3
     }
     result = watched()
     for name, steps in expected.items():
         passages = result[name]
         assert np.array_equal(passages.times, 0.05 * steps, equal_nan=True), name
-        assert 0 < passages.censored < N or name in ("leave", "shrunk")
+        assert 0 < passages.censored < N or name in ("leave", "shrunk", "below")
     thirds = naive.first_passage(paths, lambda x: x > 0.9, every=3)
     for g in range(3):
         assert np.array_equal(result["groups"][g].times, 0.05 * thirds[g == LABELS], equal_nan=True)
@@ -97,23 +101,29 @@ def barrier(height, dt, n_replicas, n_steps, seed=3, start=-1.0, **options):
 
 
 def test_finished_replicas_are_dropped_and_the_run_ends_early(monkeypatch):
-    plain = barrier(2.0, 0.02, 300, 20_000)
+    """Finished is who has passed into every region that is waited for."""
+    both = (ALONE, lv.FirstPassage("x > 0.9", name="farther"))
+    plain = barrier(2.0, 0.02, 300, 20_000, observe=both)
     assert plain.steps_done < 20_000 and plain.ended_early and not plain.interrupted
     monkeypatch.setattr(simulate_module, "WINDOW", 1)
-    pieces = barrier(2.0, 0.02, 300, 20_000)
+    pieces = barrier(2.0, 0.02, 300, 20_000, observe=both)
     assert pieces.steps_done < plain.steps_done
-    with_more = barrier(2.0, 0.02, 300, pieces.steps_done, observe=(ALONE, lv.Moments()))
-    for other in (pieces, with_more):
-        assert np.array_equal(plain.first_passage().times, other.first_passage().times)
-    assert np.isfinite(plain.first_passage().times).all()
+    with_more = barrier(2.0, 0.02, 300, pieces.steps_done, observe=(*both, lv.Moments()))
+    for watch in both:
+        times = plain[watch.name].times
+        assert np.isfinite(times).all()
+        for other in (pieces, with_more):
+            assert np.array_equal(times, other[watch.name].times)
+    assert (plain["farther"].times > plain["first_passage"].times).any()
 
 
 def test_survivors_among_dropped_replicas_are_moved_as_ever(monkeypatch):
     monkeypatch.setattr(simulate_module, "WINDOW", 1)
     steps = np.repeat([0.01, 0.02], 150)
+    watch = replace(ALONE, continuous=True)  # each step size has its own shift
     run = dict(n_replicas=300, n_steps=402, first_replica=17)
-    dropped = barrier(2.0, steps, **run)
-    whole = barrier(2.0, steps, **run, observe=(ALONE, lv.Moments()))
+    dropped = barrier(2.0, steps, **run, observe=watch)
+    whole = barrier(2.0, steps, **run, observe=(watch, lv.Moments()))
     assert np.array_equal(
         dropped.first_passage().times, whole.first_passage().times, equal_nan=True
     )
@@ -121,6 +131,35 @@ def test_survivors_among_dropped_replicas_are_moved_as_ever(monkeypatch):
     assert 10 < left.sum() < 200 and dropped.steps_done == 402
     assert np.array_equal(dropped.positions[left], whole.positions[left])
     assert not np.array_equal(dropped.positions[~left], whole.positions[~left])
+
+
+def test_replicas_that_diverge_after_others_were_dropped(monkeypatch):
+    """From the top of a hill: those that fall to the left never come back."""
+    monkeypatch.setattr(simulate_module, "WINDOW", 1)
+    run = dict(n_replicas=300, n_steps=1_001, on_divergence="absorb")
+    dropped = barrier(-0.05, 0.02, **run)
+    whole = barrier(-0.05, 0.02, **run, observe=(ALONE, lv.Moments()))
+    a, b = dropped.first_passage(), whole.first_passage()
+    assert (whole.diverged > 128).sum() > 20 and np.isfinite(b.times).sum() > 100
+    late = (whole.diverged > 0) & np.isnan(b.times)
+    assert np.array_equal(dropped.diverged[late], whole.diverged[late])
+    assert np.array_equal(a.times, b.times, equal_nan=True)
+    assert np.array_equal(a.exposure, b.exposure)
+
+
+def test_a_run_cut_short_watched_no_longer(monkeypatch):
+    advance = cpu.Engine.advance
+
+    def interrupted(engine, state, begin, end):
+        advance(engine, state, begin, end)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulate_module, "WINDOW", 1)
+    monkeypatch.setattr(cpu.Engine, "advance", interrupted)
+    cut = barrier(2.0, 0.02, 300, 20_000)
+    passages = cut.first_passage()
+    assert cut.interrupted and cut.steps_done == 64 and passages.censored > 200
+    assert np.allclose(passages.exposure[np.isnan(passages.times)], 64 * 0.02)
 
 
 # --- laws -----------------------------------------------------------------------------------------
@@ -177,17 +216,25 @@ def test_units_and_arrays_of_steps():
     """SGD counts steps, Langevin dynamics time, also where dt differs between replicas."""
     n = 64
     steps = np.where(np.arange(n) < 32, 0.02, 0.04)
-    watch = lv.FirstPassage("x**2 + y**2 > 2 or y < -1.4")
+    watch = (
+        lv.FirstPassage("x**2 + y**2 > 2 or y < -1.4"),
+        lv.FirstPassage("x**2 + y**2 > 2", continuous=True, name="shifted"),
+    )
     options = dict(n_replicas=n, n_steps=400, seed=1, start=[0.0, 0.0], progress=False)
     timed = lv.simulate(PLANE, lv.Overdamped(0.5, steps), observe=watch, **options)
     one = lv.simulate(PLANE, lv.Overdamped(0.5, 0.04), observe=watch, **options)
-    a, b = timed.first_passage(), one.first_passage()
+    a, b = timed["first_passage"], one["first_passage"]
     assert np.array_equal(a.times[32:], b.times[32:], equal_nan=True) and b.unit == "units of time"
     assert a.exposure.max() <= 16.0 + 1e-12
-    counted = lv.simulate(PLANE, lv.SGD(0.04, 0.04), observe=watch, **options).first_passage()
+    descent = lv.simulate(PLANE, lv.SGD(0.04, 0.04), observe=watch, **options)
+    counted = descent["first_passage"]
     assert counted.unit == "steps" and (counted.times[np.isfinite(counted.times)] % 1 == 0).all()
     # eta = dt and eta sigma**2/(2 S) = T: the same chain
     assert np.allclose(counted.times * 0.04, b.times, equal_nan=True)
+    shifted = one["shifted"].times
+    assert np.allclose(descent["shifted"].times * 0.04, shifted, equal_nan=True)
+    assert np.array_equal(timed["shifted"].times[32:], shifted[32:], equal_nan=True)
+    assert np.nanmean(shifted) < np.nanmean(b.times)
 
 
 def test_diverged_replicas_are_censored_at_their_divergence():
