@@ -221,7 +221,8 @@ def test_windows_change_no_count(observe, monkeypatch):
 def test_two_dimensions_and_momentum_single_precision():
     """The state that an observer sees is that of a run which ends there."""
     plane = lv.Surface("(x**2 - 1)**2 + b*y**2/2 + x*y/4", b=1.5)
-    dynamics = lv.Underdamped(0.3, 1.0, 0.1)
+    masses = np.array([1.5, 4.0])
+    dynamics = lv.Underdamped(0.3, 1.0, 0.1, masses=masses)
     watch = (lv.Temperature(every=40), "x*y", lv.Transitions(every=20), lv.Trajectory(every=20))
     options = dict(n_replicas=100, seed=5, progress=False, dtype="float32")
     result = lv.simulate(plane, dynamics, n_steps=40, observe=watch, **options)
@@ -230,7 +231,7 @@ def test_two_dimensions_and_momentum_single_precision():
     assert np.array_equal(result.trajectory().positions[:, 1], result.positions)
     assert np.array_equal(result.trajectory().positions[:, 0], half.positions)
     found = result.temperature()
-    assert found.kinetic.value == pytest.approx((v**2).sum() / 200, rel=1e-6)
+    assert found.kinetic.value == pytest.approx((masses * v**2).sum() / 200, rel=1e-6)
     slope = plane.gradient(x)
     assert found.virial.value == pytest.approx((x * slope).sum() / 200, rel=1e-5)
     curvature = np.trace(plane.hessian(x), axis1=1, axis2=2).sum()
