@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import langevin as lv
+from langevin.analysis.correlation import MeasuredAutocorrelation
 from langevin.engines import cpu
 from langevin.errors import LangevinError, ParameterError, UnsoundError
 from langevin.surfaces.finite_sum import FiniteSum
@@ -463,3 +464,9 @@ def test_times_that_were_not_reached(monkeypatch):
         with pytest.raises(UnsoundError, match="observation"):
             read().at(65)
     assert result.trajectory().steps.tolist() == [30, 60]
+
+
+def test_the_autocorrelation_of_what_is_constant_is_refused():
+    sums = np.tile([10.0, 40.0, 20.0, 20.0], (4, 6, 1))  # every look at the value 2
+    with pytest.raises(UnsoundError, match="x did not vary"):
+        _ = MeasuredAutocorrelation(sums, 1.0, "steps", ("x",), True).integrated_time

@@ -112,6 +112,11 @@ def _correlation(sums: np.ndarray) -> np.ndarray:
 
 def _window(rho: np.ndarray, name: str) -> int:
     """The first lag of at least WINDOW integrated times."""
+    if not np.isfinite(rho).all():
+        raise UnsoundError(
+            f"{name} did not vary: what is constant has no autocorrelation. Observe it after it "
+            "has begun to move, or at a temperature above 0."
+        )
     time = 1 + 2 * np.cumsum(rho[1:])
     found = np.flatnonzero(np.arange(1, len(rho)) >= WINDOW * time)
     if len(found) == 0:
