@@ -372,3 +372,8 @@ SGD = lv.SGD(0.05, 4)
 def test_refusals(dynamics, watch):
     with pytest.raises(LangevinError, match="first_passage"):
         lv.simulate(WELL, dynamics, n_replicas=1, n_steps=8, progress=False, observe=watch)
+
+
+def test_the_median_of_one_time_has_no_known_error():
+    median = PassageTimes(np.array([7.0]), np.array([7.0]), "steps").median
+    assert median.value == 7 and math.isnan(median.stderr)

@@ -92,7 +92,8 @@ class PassageTimes:
         low = times[np.argmax(survival - error <= 0.5)]
         above = np.flatnonzero(survival + error <= 0.5)
         high = times[above[0]] if len(above) else math.nan
-        return Estimate(float(times[half[0]]), float((high - low) / 2), len(self.times) - 1)
+        spread = (high - low) / 2 if len(times) > 1 else math.nan  # one time alone has no band
+        return Estimate(float(times[half[0]]), float(spread), len(self.times) - 1)
 
     def survival(self, t) -> Estimate | groups.Estimates:
         """Kaplan-Meier estimate of the probability of not having passed by time t.
