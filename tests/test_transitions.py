@@ -155,3 +155,20 @@ def test_rates_of_three_states_and_refusals():
         _ = MeasuredTransitions(forgotten, 1.0, "steps").rates
     with pytest.raises(UnsoundError, match="pair"):
         MeasuredTransitions(np.zeros((4, 2, 2, 2), int), 1.0, "steps").observed()
+
+
+def test_one_replica_has_rates_of_unknown_error():
+    pairs = np.array([[[[70, 30], [20, 80]], [[49, 41], [28, 61]]]])
+    found = MeasuredTransitions(pairs, 1.0, "steps")
+    assert found.relaxation_time.value == pytest.approx(-1 / np.log(0.5), rel=1e-12)
+    assert np.isnan(found.relaxation_time.stderr) and np.isnan(found.rates.stderr).all()
+    spread = np.arange(8)[:, None, None, None] % 3 * np.eye(2, dtype=int)
+    with pytest.raises(UnsoundError, match="forgets its basin"):
+        _ = MeasuredTransitions(25 + np.stack([spread, spread], 1)[:, :, 0], 1.0, "steps").rates
+
+
+def test_a_ratio_needs_the_numbers_of_minima():
+    found = MeasuredTransitions(np.full((8, 2, 2, 2), 25) + 9 * np.eye(2, dtype=int), 1.0, "steps")
+    for wrong in (0.5, 2, -1, "0"):
+        with pytest.raises(UnsoundError, match="minima 0 to 1"):
+            found.ratio(wrong, 1)

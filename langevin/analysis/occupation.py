@@ -139,7 +139,7 @@ class MeasuredOccupation:
         by_class = self._by_class
         n = by_class.shape[1] - 1
         for k in (i, j):
-            if not 0 <= k < n:
+            if not (isinstance(k, (int, np.integer)) and 0 <= k < n):
                 raise UnsoundError(f"ratio({i}, {j}): the surface has minima 0 to {n - 1}.")
         return groups.ratio(by_class[:, i], by_class[:, j])
 

@@ -74,7 +74,7 @@ class MeasuredTransitions:
         """``p_i / p_j`` of the stationary law."""
         n = self.pairs.shape[-1]
         for k in (i, j):
-            if not 0 <= k < n:
+            if not (isinstance(k, (int, np.integer)) and 0 <= k < n):
                 raise UnsoundError(f"ratio({i}, {j}): the surface has minima 0 to {n - 1}.")
         self._need_connection()
         self._warn()
@@ -169,7 +169,7 @@ class MeasuredTransitions:
                 "explain it: the lag is too long. Use a smaller every for Transitions."
             )
         second, error, _ = groups.jackknife(self._seen, lambda c: math.exp(_slowest(c[0])))
-        if not second > SURE * error:
+        if second <= SURE * error:  # not where one replica alone leaves the error unknown
             raise UnsoundError(
                 f"within one lag ({self.lag:g} {self.unit}) a replica forgets its basin: the "
                 f"second eigenvalue is {second:.3g} +- {error:.2g}. Use a smaller every for "
