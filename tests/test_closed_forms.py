@@ -273,6 +273,20 @@ def test_the_exact_step_has_the_law_of_the_process_at_any_time():
     assert np.abs(away / np.sqrt(np.diag(exact) / N)).max() > REJECT
 
 
+def test_the_exact_step_knows_a_minimum_away_from_the_origin():
+    """Without noise: x* + exp(-H t)(x0 - x*)."""
+    surface = lv.Surface("x**2 + 0.6*x*y + y**2/2 - x + 2*y")
+    h, start = np.array([[2.0, 0.6], [0.6, 1.0]]), np.array([3.0, -1.0])
+    centre = np.linalg.solve(h, [1.0, -2.0])
+    values, axes = np.linalg.eigh(h)
+    dynamics = lv.Overdamped(0.0, 0.7, integrator="exact")
+    x = simulate(surface, dynamics, 2, n_steps=3, start=start).positions
+    decay = (axes * np.exp(-3 * 0.7 * values)) @ axes.T
+    assert np.allclose(x, centre + decay @ (start - centre), rtol=1e-12)
+    for wrong in (-centre, 0 * centre):
+        assert not np.allclose(x, wrong + decay @ (start - wrong), atol=0.1)
+
+
 # --- splittings -----------------------------------------------------------------------------------
 
 SPLITTINGS = ("BAOAB", "ABOBA", "OBABO", "OABAO")
