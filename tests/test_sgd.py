@@ -203,6 +203,7 @@ def test_schedules_have_their_shapes():
     assert np.allclose(Cyclic(3.0, (1, 2), 2).values(5), [3, 3, 6, 6, 3])
     assert np.allclose(Warmup(2.0, 4).values(6), [0.5, 1.0, 1.5, 2.0, 2.0, 2.0])
     assert np.allclose(Exponential(1.0, 2.0).values(3), np.exp([0, -0.5, -1]))
+    assert np.allclose(Exponential(2.0, 2.0, 0.5).values(4), [2, 2 * np.exp(-0.5), 1, 1])
     assert np.allclose(Warmup(Steps(2.0, (3,), 0.5), 2).values(4), [1, 2, 2, 1])
 
 
