@@ -419,6 +419,36 @@ def test_a_trajectory_too_large_names_the_remedy():
         one(lv.Trajectory(), n_replicas=10**6, n_steps=10**4)
 
 
+def test_trajectories_know_the_time_of_each_replica():
+    """Where dt differs: the times of the replicas recorded, not of the first ones."""
+    dynamics = lv.Overdamped(0.25, np.array([0.01, 0.02, 0.03, 0.04]))
+    watch = lv.Trajectory(every=10, replicas=[3, 1], name="two")
+    options = dict(n_replicas=4, n_steps=20, progress=False)
+    found = lv.simulate(WELL, dynamics, observe=watch, **options).trajectory()
+    assert found.replicas.tolist() == [1, 3]
+    assert np.allclose(found.times, [[0.2, 0.4], [0.4, 0.8]])
+
+
+def test_the_window_of_the_integrated_time():
+    """rho = .9**k: 5 (1 + 2 sum) reaches its lag at 95; the estimate is the sum up to there."""
+    rho = 0.9 ** np.arange(200)
+    sums = np.stack([np.ones(200), rho, np.zeros(200), np.zeros(200)], axis=1)
+
+    def found(lags):
+        sums_of_groups = np.repeat(sums[None, :lags], 4, axis=0)
+        return MeasuredAutocorrelation(sums_of_groups, 0.5, "units of time", ("x",), True)
+
+    (end,) = [k for k in range(1, 200) if k >= 5 * (1 + 2 * rho[1 : k + 1].sum())][:1]
+    assert end == 95
+    expected = 0.5 * (1 + 2 * rho[1 : end + 1].sum())
+    for lags in (end + 1, 200):
+        assert found(lags).integrated_time.value == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(UnsoundError, match="more lags"):
+        _ = found(end).integrated_time
+    looks = 4 * 200 * 0.5 / expected
+    assert found(200).effective_sample_size == pytest.approx(looks, rel=1e-12)
+
+
 def test_refusals_by_surface():
     with pytest.raises(UnsoundError, match="1 known minimum"):
         one(lv.Transitions(), PARABOLA)
