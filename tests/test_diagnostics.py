@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import langevin as lv
-from langevin.analysis.averages import Averages, MeasuredAverage
-from langevin.analysis.convergence import drift, nested_r_hat
+from langevin.analysis.averages import Averages, MeasuredAverage, temperature_from_sums
+from langevin.analysis.convergence import drift, nested_r_hat, normal_z
 from langevin.analysis.diagnostics import Diagnosis, diagnostics
 from langevin.analysis.groups import jackknife
 
@@ -137,6 +138,26 @@ def test_drift_is_a_normal_z():
         z.append(drift(count, sums[..., None])[0])
     assert 0.85 < np.std(z) < 1.15 and abs(np.mean(z)) < 0.3
     assert abs(drift(count, (sums + np.array([[0.0, 20.0]]))[..., None])[0]) > 5  # negative twin
+
+
+@pytest.mark.parametrize("dof", [1, 3, 15, 63])
+def test_a_normal_z_has_the_p_value_of_student(dof):
+    t = np.array([-6.0, -1.0, 0.0, 2.0, 8.0])
+    z = normal_z(0.3 * t, np.full(5, 0.3), dof)
+    assert np.allclose(stats.norm.sf(z), stats.t.sf(t, dof), rtol=1e-9)
+    assert (np.abs(z[[0, 4]]) < np.abs(t[[0, 4]])).all()
+
+
+def test_the_drift_of_a_temperature_is_that_of_the_ratio():
+    """Slopes and curvatures that grow together are the same temperature in both halves."""
+    rng, z = np.random.default_rng(6), []
+    for later in (1.0, 1.1):  # the second: a temperature that grew by a tenth
+        sums = np.zeros((64, 1, 2, 7))
+        sums[..., 0] = 100
+        sums[..., 2] = np.array([1000.0, 3000.0]) + rng.normal(size=(64, 1, 2))
+        sums[..., 1] = 0.2 * sums[..., 2] * np.array([1.0, later]) + rng.normal(size=(64, 1, 2))
+        z.append(temperature_from_sums(sums, 1).drift)
+    assert abs(z[0]) < 5 < abs(z[1])
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error():
