@@ -16,7 +16,9 @@ from test_engine import (
 
 import langevin as lv
 from langevin.errors import ParameterError, UnsoundError
+from langevin.preparation import warmest
 from langevin.schedules import Cosine, Cyclic, Exponential, Steps, Table, Triangular, Warmup
+from langevin.stability import check_stability
 
 STEPS, SEED, N = 42, 11, 70
 SCHEDULES = {
@@ -247,6 +249,24 @@ def test_a_schedule_has_no_single_law():
     assert np.isclose(dynamics.at(0).temperature(WELL), lv.SGD(0.1, 2.0).temperature(WELL))
 
 
+def test_ranges_are_chosen_for_the_noisiest_step():
+    """Of a schedule the largest eta/S; without one temperature, of the largest variance."""
+    matrix = np.array([[1.0, 0.8], [0.8, 2.0]])
+    crossed = PLANE.replace(noise=lv.Anisotropic(matrix))
+    top = np.linalg.eigvalsh(matrix)[1]
+    assert WELL.noise == lv.Isotropic(1.0)
+    for surface, dynamics, expected in (
+        (WELL, lv.SGD(Warmup(0.1, 100), 2.0), 0.1 / 2 / 2),
+        (WELL, lv.SGD(Steps(0.1, (10,), 0.5), Steps(4.0, (20,), 0.25)), 0.05 / 1 / 2),
+        (WELL, lv.SGD(np.array([0.1, 0.2]), 2.0), 0.2 / 2 / 2),
+        (crossed, lv.SGD(0.1, 2.0, momentum=0.75), 0.1 / 2 / 0.25 * top / 2),
+        (crossed, lv.SGD(Warmup(0.1, 100), np.array([4.0, 2.0])), 0.1 / 2 * top / 2),
+        (WELL.replace(noise=lv.AlphaStable(1.5)), lv.SGD(0.1), None),
+    ):
+        found = warmest(surface, dynamics, 200)
+        assert found is None if expected is None else np.isclose(found, expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     "make, says",
     [
@@ -288,3 +308,11 @@ def test_schedules_that_do_not_fit_the_run():
         simulate(WELL, lv.SGD(0.05, sampling="epoch_shuffle"))
     with pytest.raises(UnsoundError, match="unstable at every minimum"):
         simulate(WELL, lv.SGD(Cosine(10.0, 20, 0.5), 1.0))
+
+
+def test_an_unstable_phase_may_be_survived():
+    """Refused is only a schedule that is unstable at every step of the run."""
+    for rates in (Steps(10.0, (10,), 1e-3), Warmup(10.0, 1000)):
+        check_stability(WELL, lv.SGD(rates, 2.0), 20)
+    with pytest.raises(UnsoundError, match="unstable at every minimum"):
+        check_stability(WELL, lv.SGD(Steps(10.0, (10,), 1e-3), 2.0), 10)
