@@ -429,6 +429,13 @@ def test_trajectories_know_the_time_of_each_replica():
     assert np.allclose(found.times, [[0.2, 0.4], [0.4, 0.8]])
 
 
+def test_small_groups_side_by_side_have_error_groups_enough():
+    """A group that fills no more than one block of lanes has parts of it for its errors."""
+    found = one(lv.Average("x", groups=np.arange(1024) // 64), n_replicas=1024, n_steps=40)
+    for average in found.average():
+        assert average.dof == 63 and 0 < average.stderr < 1
+
+
 def test_the_window_of_the_integrated_time():
     """rho = .9**k: 5 (1 + 2 sum) reaches its lag at 95; the estimate is the sum up to there."""
     rho = 0.9 ** np.arange(200)
