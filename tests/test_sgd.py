@@ -235,6 +235,13 @@ def test_exchanged_schedules_reach_the_same_law():
     assert abs(constant.var() / exact[1] - 1) * np.sqrt(n / 2) > 5
 
 
+def test_schedules_are_exchanged_by_the_examples_seen():
+    """Milestones at 150 and 300 steps of one example: 150, then 38 and 28 larger steps."""
+    to, sizes = lv.schedules.exchange(Steps(0.02, (150, 300), 0.25), 1.0, to=0.02, n_steps=750)
+    expected = np.repeat([1.0, 4.0, 16.0], [150, 38, 28])
+    assert to == 0.02 and np.allclose(sizes.values(len(sizes.factors_by_step)), expected)
+
+
 def test_a_schedule_has_no_single_law():
     dynamics = lv.SGD(Cosine(0.1, 100), 2.0)
     for ask in (
