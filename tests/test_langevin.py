@@ -120,6 +120,8 @@ def test_other_refusals():
     with pytest.raises(UnsoundError, match="dt < 1"):
         ended(well, lv.Underdamped(0.1, 1.0, 1.0), n_steps=4)
     ended(well, lv.Underdamped(0.1, 1.0, 0.99), n_steps=4, n_replicas=2)
+    heavy = lv.Underdamped(0.1, 1.0, 1.0, masses=[0.5, 2.0])  # what must diverge, whatever H
+    assert heavy.curvature_limit == 8.0
     X, y = lv.surfaces.diabetes()
     data = lv.surfaces.linear_regression(X, y)
     for dynamics in (lv.Underdamped(0.1, 1.0, 0.1), lv.Overdamped(0.1, 0.1, integrator="heun")):
