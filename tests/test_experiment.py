@@ -17,7 +17,7 @@ from rich.console import Console
 import langevin as lv
 from langevin import experiment
 from langevin.errors import ExperimentError
-from langevin.experiments import document, kinds, measures, report, schema, sweep
+from langevin.experiments import document, kinds, measures, report, schema, store, sweep
 
 TEXT = """\
 title = "tilted [well]"
@@ -153,6 +153,20 @@ def test_finished_points_are_read_back(file, quiet):
     records[2].write_text("{ truncated")
     third = experiment.run(file, console=quiet)
     assert estimates_of(third) == estimates_of(first)
+
+
+def test_a_record_of_another_point_is_not_read_back(tmp_path, file):
+    point = schema.experiment(document.read(file)).points[0]
+    sound = {"digest": point.digest, "interrupted": False}
+    for record, found in (
+        (sound, sound),
+        (sound | {"interrupted": True}, None),
+        (sound | {"digest": "of another"}, None),
+        ({"digest": point.digest}, None),
+        ([sound], None),
+    ):
+        (tmp_path / store.POINT).write_text(json.dumps(record))
+        assert store.finished(tmp_path, point) == found
 
 
 def estimates_of(record):
