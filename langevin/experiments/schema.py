@@ -180,18 +180,22 @@ def _schedules(document: Document, path: tuple, table: dict, owner: type) -> dic
     return {
         name: _schedule(document, (*path, name), value)
         for name, value in table.items()
-        if isinstance(value, dict) and "schedule" in value and name in kinds.options(owner)
+        if isinstance(value, dict)
+        and {"schedule", "kind"} & set(value)
+        and name in kinds.options(owner)
     }
 
 
 def _schedule(document: Document, path: tuple, table: dict[str, Any]) -> Any:
-    """``{schedule = "cosine", ...}`` as ``langevin.schedules.Cosine(...)``, and within it again."""
+    """``{kind = "cosine", ...}`` as ``langevin.schedules.Cosine(...)``, and within it again.
+
+    ``schedule = "cosine"`` is read too: it says what the table is.
+    """
     known = kinds.schedules()
-    if not known:
-        raise document.refusal(path, "this version of langevin has no schedules; give a number.")
-    name = choice(document, (*path, "schedule"), table["schedule"], known)
+    key = "schedule" if "schedule" in table else "kind"
+    name = choice(document, (*path, key), table[key], known)
     given = _schedules(document, path, table, known[name])
-    values = bound(document, path, table, known[name], extra=("schedule",), given=given)
+    values = bound(document, path, table, known[name], extra=(key,), given=given)
     return built(document, path, known[name], values)
 
 
