@@ -166,13 +166,14 @@ class _Run:
 
     def tell(self, record: dict[str, Any]) -> None:
         """The table on the terminal, where the rest is, and how to go on after an interruption."""
-        self.console.print(report.table(self.experiment, self.records))
+        if self.records:
+            self.console.print(report.table(self.experiment, self.records))
         self.console.print(f"Written to {self.folder}", highlight=False, markup=False)
         if record["interrupted"]:
-            left = len(self.experiment.points) - len(self.records) - len(self.refusals)
+            done = len(self.records) + len(self.refusals)
             self.console.print(
-                f"Interrupted with {left} points to go beside the last one shown. To go on, run "
-                f"the same file again: langevin run {self.experiment.document.file}",
+                f"Interrupted: {done} of {len(self.experiment.points)} points have results. To go "
+                f"on, run the same file again: langevin run {self.experiment.document.file}",
                 style="yellow",
                 markup=False,
                 highlight=False,
