@@ -429,6 +429,17 @@ def test_trajectories_know_the_time_of_each_replica():
     assert np.allclose(found.times, [[0.2, 0.4], [0.4, 0.8]])
 
 
+def test_a_range_holds_every_minimum_where_replicas_may_begin():
+    """The upper minimum is 283 T above the lower: in equilibrium nobody is there."""
+    cold, n = lv.Overdamped(0.001, 0.05), 64
+    density = lv.simulate(
+        WELL, cold, n_replicas=n, n_steps=4, observe=lv.Histogram(), progress=False
+    ).density()
+    for minimum in WELL.minima():
+        assert density.edges[0] < minimum.position[0] < density.edges[-1]
+    assert density.outside == 0
+
+
 def test_small_groups_side_by_side_have_error_groups_enough():
     """A group that fills no more than one block of lanes has parts of it for its errors."""
     found = one(lv.Average("x", groups=np.arange(1024) // 64), n_replicas=1024, n_steps=40)
