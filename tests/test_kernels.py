@@ -11,8 +11,8 @@ from scipy import stats
 
 from langevin.engines import compiling, source
 from langevin.engines.batches import _rounds
+from langevin.kernels import heavy_tails, sampling
 from langevin.kernels import philox as philox_module
-from langevin.kernels import sampling
 from langevin.kernels.purposes import Purpose
 
 DTYPES = ("float32", "float64")
@@ -356,3 +356,21 @@ def test_draw_index_is_exact(word, n):
     index = int(sampling.draw_index(np.uint32(word), np.uint32(n)))
     assert index == word * n >> 32
     assert index < n
+
+
+# --- heavy tails ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("z0, z1", [(0.0, 0.0), (1e-30, 0.0), (0.0, 3.0), (8.65, 0.0), (-6.0, 6.0)])
+def test_heavy_tails_are_numbers_at_the_rarest_normals(z0, z1):
+    """A float32 radius is 0 once in 2**25 draws: no 0/0 there, and none where a normal is 0."""
+    for dof in (0.5, 1.0, 3.0, 1e4):
+        assert math.isfinite(heavy_tails.student_t(z0, z1, dof))
+    for alpha in (0.6, 1.0, 1.5, 2.0):
+        value = heavy_tails.symmetric_stable(z0, z1, alpha, 1 / alpha, (1 - alpha) / alpha)
+        assert math.isfinite(value)
+        if z0 == 0:
+            assert value == 0 and heavy_tails.student_t(z0, z1, 3.0) == 0
+    # Cauchy: the tangent of the angle.
+    if z1:
+        assert math.isclose(heavy_tails.symmetric_stable(z0, z1, 1.0, 1.0, 0.0), z0 / abs(z1))
