@@ -22,11 +22,11 @@ PARABOLA = lv.Surface("h*x**2/2", h=1.0, noise=UNIT)
 DYNAMICS = lv.Overdamped(0.25, 0.05)
 N, STEPS, BURN_IN = 70, 203, 40
 GROUPS = np.arange(N) % 3
-AT = (1, 7, 42, 200, 203)
+AT = (1, 7, 64, 65, 203)  # the last step of a short window, and the first of the next
 FIRST = (  # every observer once
     lv.Histogram(30, range=(-2, 2.5), every=3, name="steady"),
     lv.Occupation(every=2, name="steady occupation"),
-    lv.Moments(every=5),
+    lv.Moments(every=32),  # its first look is where a short window ends
     lv.Average("x**2 + a*exp(-x)", every=3),
     lv.Temperature(every=2),
     lv.Transitions(every=3, groups=GROUPS),
@@ -241,6 +241,21 @@ def test_two_dimensions_and_momentum_single_precision():
     assert np.array_equal(result.transitions().counts, naive.transitions(labels, 2)[0])
 
 
+def test_a_look_in_no_known_basin_ends_a_chain():
+    """A band between the basins is made unknown: no pair begins, ends or skips over it."""
+    plane = lv.Surface("(x**2 - 1)**2 + b*y**2/2 + x*y/4", b=1.6)
+    basins = plane.basins()
+    points = np.linspace(basins.low[0], basins.high[0], len(basins.labels))
+    basins.labels = np.where(np.abs(points)[:, None] < 0.4, np.int16(-1), basins.labels)
+    watch = (lv.Transitions(every=2), lv.Trajectory(every=2))
+    found = lv.simulate(
+        plane, lv.Overdamped(0.3, 0.05), n_replicas=100, n_steps=200, observe=watch, progress=False
+    )
+    labels = basins.label(found.trajectory().positions)
+    assert (labels < 0).sum() > 300
+    assert np.array_equal(found.transitions().pairs.sum(axis=0), naive.transitions(labels, 2))
+
+
 def test_quenched_transitions_on_a_surface_in_space():
     watch = (lv.Transitions(every=20), lv.Trajectory(every=20), lv.FirstPassage(1, every=20))
     result = lv.simulate(
@@ -290,6 +305,16 @@ def test_the_dead_are_not_observed():
     assert result["temperature"].virial.value < 10 and result["average"].value < 10
     density = result["density"].at(7)
     assert sum(density[g].n_observations for g in range(3)) == 69
+    # Among more replicas a dead one shares its error group, which is not left out, with others.
+    groups, start = np.arange(300) % 3, np.full((300, 1), 0.5)
+    start[3] = 1e3
+    observe = [replace(o, groups=groups) if o.name == "transitions" else o for o in FIRST]
+    crowd = watched(observe, n_replicas=300, **options | dict(start=start))
+    assert (crowd.diverged >= 0).sum() == 1
+    for found in (crowd.average(), crowd.temperature().virial, crowd.temperature().configurational):
+        assert 0 < found.value < 10
+    assert np.abs(crowd.autocorrelation().value).max() <= 1 + 1e-9
+    assert crowd.moments().covariance[0, 0] < 10
 
 
 # --- laws -----------------------------------------------------------------------------------------
