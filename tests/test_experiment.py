@@ -347,6 +347,15 @@ def test_a_point_that_is_refused_does_not_end_the_sweep(file, quiet):
         experiment.run(file, console=quiet, overwrite=True)
 
 
+def test_a_point_that_diverges_keeps_no_checkpoint(file, quiet):
+    """It would end in the same place each time; what is interrupted keeps its own."""
+    file.write_text(TEXT.replace("batch_size = 0.25", "batch_size = 0.01"))
+    with pytest.raises(ExperimentError, match="escaped to infinity"):
+        experiment.run(file, console=quiet)
+    folder = file.parent / "out" / "point-0000"
+    assert folder.exists() and not (folder / "checkpoint").exists()
+
+
 def test_a_trial_takes_less_work(file, quiet):
     whole = schema.experiment(document.read(file)).points[0]
     part = schema.experiment(document.read(file), scale=0.01).points[0]
