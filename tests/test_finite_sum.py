@@ -436,6 +436,14 @@ def test_a_histogram_on_data_covers_what_the_covariance_allows():
     assert density.outside == 0 and (reach > 5 * width).all()
 
 
+def test_the_noise_scale_of_smith_and_le():
+    """g = eta N/(B (1 - m)), and eta (N/B - 1)/(1 - m) without replacement."""
+    assert lv.SGD(0.1, 4, momentum=0.5).noise_scale(100) == pytest.approx(5.0)
+    without = lv.SGD(0.1, 4, momentum=0.5, sampling="without_replacement")
+    assert without.noise_scale(100) == pytest.approx(4.8) and without.noise_scale(4) == 0
+    assert np.allclose(lv.SGD(0.1, np.array([1.0, 2.0])).noise_scale(10), [1.0, 0.5])
+
+
 def test_the_sampling_factor():
     surface, _, _ = built("least squares")
     assert lv.SGD(0.1, 4).sampling_factor(surface) == 1
