@@ -283,6 +283,17 @@ def test_estimates_of_any_kind_are_labelled(result):
     assert data.attrs["lost_error"] == "the run ended before"
 
 
+def test_arrays_of_the_same_bytes_are_kept_apart():
+    """Zeros of every type and shape: what is stored once is the same in all of these."""
+    held = storage._Arrays(xarray.Dataset({"kept": ("x", np.zeros(4))}))
+    given = [np.zeros(4), np.zeros(4, np.int64), np.zeros((2, 2)), np.zeros(8, np.int32)]
+    given += [np.zeros((4, 1)), np.zeros((2, 2), order="F"), np.zeros(4)]
+    places = [held.put(array) for array in given]
+    read = {**held.kept, **held.arrays()}.__getitem__
+    assert all(equal(storage._cut(at, read), a) for at, a in zip(places, given, strict=True))
+    assert places[0]["at"] == places[-1]["at"] == ["kept"]
+
+
 def test_the_dataset_shares_no_memory(result):
     before = result.positions.copy(), result.observed["occupation"].counts.copy()
     data = result.to_xarray()
