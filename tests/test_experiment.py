@@ -238,7 +238,8 @@ def test_checkpoints_are_handed_on(file, quiet, monkeypatch):
 def test_ctrl_c_writes_what_was_computed(tmp_path):
     """A real process, a real signal: exit status 130, a sound record, no traceback."""
     path = tmp_path / "long.toml"
-    path.write_text(TEXT.replace("n_steps = 800", "n_steps = 4_000_000_000"))
+    text = TEXT.replace("n_steps = 800", "n_steps = 4_000_000_000")
+    path.write_text(text.replace("seed = 5", "seed = 5\ncheckpoint = 0.2"))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "COLUMNS": "200"}
     process = subprocess.Popen(
         [sys.executable, "-m", "langevin", "run", str(path)],
@@ -247,12 +248,13 @@ def test_ctrl_c_writes_what_was_computed(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    folder = tmp_path / "out" / "point-0000"
-    for _ in range(600):
+    saved, first = tmp_path / "out" / "point-0000" / "checkpoint" / "checkpoint.npz", None
+    for _ in range(1200):  # the first checkpoint is of step 0: wait for another
         time.sleep(0.05)
-        if folder.exists():
-            break
-    time.sleep(4.0)
+        if saved.exists():
+            first = first or saved.stat().st_mtime_ns
+            if saved.stat().st_mtime_ns != first:
+                break
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
