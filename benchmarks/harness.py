@@ -136,6 +136,46 @@ def take_turns(workers: dict[str, Worker], rounds: int, show: Callable[[str], No
     return times
 
 
+def measure(
+    start: Callable[[str], Worker],
+    contenders: dict[str, Iterable[str]],
+    console: Console,
+    *,
+    rounds: int,
+    seconds: float,
+) -> tuple[dict, dict]:
+    """Every contender's workload and rates, and why others are missing; ends the workers.
+
+    ``contenders``: names by library; ``start(library)`` begins its worker, one after the other, so
+    that no import disturbs another's warm-up.
+    """
+    hosts, workers, measured, missing = [], {}, {}, {}
+    with console.status("starting") as status:
+        try:
+            for library, names in contenders.items():
+                worker = start(library)
+                hosts.append(worker)
+                for name in names:
+                    status.update(f"warming up {name}")
+                    answer = worker.ask(do="prepare", name=name, seconds=seconds)
+                    if "missing" in answer:
+                        missing[name] = answer["missing"]
+                    else:
+                        workers[name], measured[name] = worker, answer
+            times = take_turns(workers, rounds, status.update)
+        finally:
+            for worker in hosts:
+                worker.close()
+    for name, taken in times.items():
+        entry = measured[name]
+        work = entry["replicas"] * entry["steps"]
+        entry["rates"] = [work / wall for wall, _ in taken]
+        entry["rate"] = spread(entry["rates"])
+        entry["processor_rate"] = spread(work / busy for _, busy in taken)
+        entry["cores"] = spread(busy / wall for wall, busy in taken)["median"]
+    return measured, missing
+
+
 def spread(values: Iterable[float]) -> dict[str, float]:
     """Median, smallest and largest."""
     values = list(values)

@@ -105,31 +105,11 @@ def measure(console: Console, *, rounds: int, seconds: float) -> tuple[dict, dic
         "jax_devices": {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}".strip()}
     }
     script = str(Path(__file__).with_name("contenders.py"))
-    workers, hosts, measured, missing = {}, [], {}, {}
-    with console.status("starting") as status:
-        try:
-            for library, names in CONTENDERS.items():
-                worker = harness.Worker([script, library], environments.get(library))
-                hosts.append(worker)
-                for name in names:
-                    status.update(f"warming up {name}")
-                    answer = worker.ask(do="prepare", name=name, seconds=seconds)
-                    if "missing" in answer:
-                        missing[name] = answer["missing"]
-                    else:
-                        workers[name], measured[name] = worker, answer
-            times = harness.take_turns(workers, rounds, status.update)
-        finally:
-            for worker in hosts:
-                worker.close()
-    for name, taken in times.items():
-        entry = measured[name]
-        work = entry["replicas"] * entry["steps"]
-        entry["rates"] = [work / wall for wall, _ in taken]
-        entry["rate"] = harness.spread(entry["rates"])
-        entry["processor_rate"] = harness.spread(work / busy for _, busy in taken)
-        entry["cores"] = harness.spread(busy / wall for wall, busy in taken)["median"]
-    return measured, missing
+
+    def start(library: str) -> harness.Worker:
+        return harness.Worker([script, library], environments.get(library))
+
+    return harness.measure(start, CONTENDERS, console, rounds=rounds, seconds=seconds)
 
 
 def judged(measured: dict) -> list[dict]:

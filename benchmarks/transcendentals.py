@@ -203,30 +203,11 @@ CONTENDERS = {
 
 def measure(console: Console, *, rounds: int, seconds: float) -> tuple[dict, dict]:
     """Every contender's workload and rates, and why others are missing."""
-    workers, hosts, measured, missing = {}, [], {}, {}
-    with console.status("starting") as status:
-        try:
-            for library, names in CONTENDERS.items():
-                worker = harness.Worker([str(Path(__file__)), "--worker", library])
-                hosts.append(worker)
-                for name in names:
-                    status.update(f"warming up {name}")
-                    answer = worker.ask(do="prepare", name=name, seconds=seconds)
-                    if "missing" in answer:
-                        missing[name] = answer["missing"]
-                    else:
-                        workers[name], measured[name] = worker, answer
-            times = harness.take_turns(workers, rounds, status.update)
-        finally:
-            for worker in hosts:
-                worker.close()
-    for name, taken in times.items():
-        entry = measured[name]
-        work = entry["replicas"] * entry["steps"]
-        entry["rates"] = [work / wall for wall, _ in taken]
-        entry["rate"] = harness.spread(entry["rates"])
-        entry["processor_rate"] = harness.spread(work / busy for _, busy in taken)
-    return measured, missing
+
+    def start(library: str) -> harness.Worker:
+        return harness.Worker([str(Path(__file__)), "--worker", library])
+
+    return harness.measure(start, CONTENDERS, console, rounds=rounds, seconds=seconds)
 
 
 def judged(measured: dict) -> list[dict]:
