@@ -2,6 +2,7 @@
 
 from langevin.predict.chain import Chain, chain
 from langevin.predict.critical import CriticalNoise, critical_noise
+from langevin.predict.finite_step import FiniteStep, finite_step
 from langevin.predict.gaussian import GaussianMixture
 from langevin.predict.gibbs import boltzmann_gibbs
 from langevin.predict.laplace import laplace
@@ -13,6 +14,7 @@ from langevin.predict.smoothed import SmoothedLaw
 __all__ = [
     "Chain",
     "CriticalNoise",
+    "FiniteStep",
     "GaussianMixture",
     "GibbsLine",
     "GibbsPlane",
@@ -21,6 +23,7 @@ __all__ = [
     "boltzmann_gibbs",
     "chain",
     "critical_noise",
+    "finite_step",
     "laplace",
     "quadratic",
 ]

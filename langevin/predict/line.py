@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from langevin.predict.common import (
 )
 
 ORDER = 20
+Weight = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,49 +58,90 @@ class GibbsLine:
         with np.errstate(over="ignore"):
             return float(np.exp(self.log_masses[i] - self.log_masses[j]))
 
-    def bin_probabilities(self, edges: Any, *, axes: Any = None) -> np.ndarray:
-        """The probability of each bin of ``edges`` (b+1,), shape (b,); there is one axis."""
+    def bin_probabilities(
+        self, edges: Any, *, axes: Any = None, weight: Weight | None = None
+    ) -> np.ndarray:
+        """The probability of each bin of ``edges`` (b+1,), shape (b,); there is one axis.
+
+        With ``weight``, a function of points (..., 1), the integral of weight times density.
+        """
         edges = np.clip(check_edges(edges), self.panels[0], self.panels[-1])
         cuts = np.union1d(self.panels, edges)
         middle = (cuts[:-1] + cuts[1:]) / 2
-        basin = np.searchsorted(self.thresholds, middle, side="right")
-        energies = self.energies[basin]
-        masses = _panel_masses(self.surface, self.temperature, cuts[:-1], cuts[1:], energies)
-        masses *= np.exp(-energies / self.temperature - self._log_total)
+        masses = self._integrals(cuts, weight)
         inside = (middle > edges[0]) & (middle < edges[-1])
         bins = np.searchsorted(edges, middle[inside], side="right") - 1
         return np.bincount(bins, masses[inside], len(edges) - 1)
 
-    def cdf(self, x: Any) -> np.ndarray:
-        """The cumulative probability at ``x`` (any shape)."""
+    def _integrals(self, cuts: np.ndarray, weight: Weight | None) -> np.ndarray:
+        """The integral of weight times density between ``cuts`` (c+1,), shape (c,)."""
+        basin = np.searchsorted(self.thresholds, (cuts[:-1] + cuts[1:]) / 2, side="right")
+        energies = self.energies[basin]
+        at = (self.surface, self.temperature, cuts[:-1], cuts[1:], energies)
+        shift = np.exp(-energies / self.temperature - self._log_total)
+        return (_panel_masses(*at, weight).T * shift).T
+
+    def basin_averages(self, weight: Weight) -> np.ndarray:
+        """The average of ``weight``, a function of points (..., 1), over each basin's own law."""
+        basin = np.searchsorted(self.thresholds, (self.panels[:-1] + self.panels[1:]) / 2, "right")
+        at = (self.surface, self.temperature, self.panels[:-1], self.panels[1:])
+        sums = _panel_masses(*at, self.energies[basin], weight)
+        # Relative to the basin's own minimum: a basin whose probability underflows has one too.
+        scale = np.exp(self.log_masses + self.energies / self.temperature)
+        return np.bincount(basin, sums, len(self.energies)) / scale
+
+    def average(self, weight: Weight) -> np.ndarray:
+        """The average of ``weight``, a function of points (..., 1) with values (...) or (..., k)."""
+        return self._integrals(self.panels, weight).sum(0)
+
+    def cdf(self, x: Any, *, weight: Weight | None = None) -> np.ndarray:
+        """The cumulative probability at ``x`` (any shape); of weight times density if given."""
         x = np.asarray(x, dtype=float)
         unique, back = np.unique(x, return_inverse=True)
         below = [] if unique[0] == -np.inf else [-np.inf]
         edges = np.concatenate([below, unique])
-        steps = self.bin_probabilities(edges) if len(edges) > 1 else np.zeros(0)
+        steps = self.bin_probabilities(edges, weight=weight) if len(edges) > 1 else np.zeros(0)
         if not below:
             steps = np.concatenate([[0.0], steps])
         return np.cumsum(steps)[back].reshape(x.shape)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean (1,) and covariance (1, 1)."""
-        nodes, weights = gauss_legendre(ORDER)
-        widths = np.diff(self.panels)[:, None]
-        x = self.panels[:-1, None] + widths * nodes
-        p = self.density(x[..., None]) * widths * weights
-        mean = (p * x).sum()
-        return np.array([mean]), np.array([[(p * (x - mean) ** 2).sum()]])
+        # About the mean, or the variance of a narrow law far from 0 would cancel.
+        return moments_of(self.average, self.average(lambda x: x))
+
+
+def moments_of(
+    average: Callable[[Weight], np.ndarray], origin: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (dim,) and covariance (dim, dim) from averages, expanded about ``origin`` (dim,)."""
+
+    def powers(points: np.ndarray) -> np.ndarray:
+        offset = points - origin
+        square = offset[..., :, None] * offset[..., None, :]
+        return np.concatenate([offset, square.reshape(*offset.shape[:-1], -1)], axis=-1)
+
+    dim = len(origin)
+    values = average(powers)
+    mean = values[:dim]
+    return origin + mean, values[dim:].reshape(dim, dim) - np.outer(mean, mean)
 
 
 def _panel_masses(
-    surface: Any, temperature: float, low: np.ndarray, high: np.ndarray, energies: np.ndarray
+    surface: Any,
+    temperature: float,
+    low: np.ndarray,
+    high: np.ndarray,
+    energies: np.ndarray,
+    weight: Weight | None = None,
 ) -> np.ndarray:
-    """``int exp(-(U - energy)/T) dx`` over each panel (p,) by Gauss-Legendre."""
+    """``int weight exp(-(U - energy)/T) dx`` over each panel (p,) by Gauss-Legendre."""
     nodes, weights = gauss_legendre(ORDER)
     widths = high - low
-    x = low[:, None] + widths[:, None] * nodes
-    u = surface.energy(x[..., None]) - energies[:, None]
-    return (np.exp(-u / temperature) @ weights) * widths
+    x = (low[:, None] + widths[:, None] * nodes)[..., None]
+    density = np.exp(-(surface.energy(x) - energies[:, None]) / temperature) * weights
+    density *= widths[:, None]
+    return density.sum(1) if weight is None else np.einsum("pq,pq...->p...", density, weight(x))
 
 
 def _graded(low: float, high: float, minimum: float, width: float) -> np.ndarray:

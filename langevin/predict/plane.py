@@ -20,6 +20,7 @@ from langevin.predict.common import (
     gauss_legendre,
 )
 from langevin.predict.gaussian import resolve_axes
+from langevin.predict.line import Weight, moments_of
 
 MAX_CELLS = 50_000_000
 CHUNK = 400_000  # quadrature points at a time: bounds the memory
@@ -77,22 +78,31 @@ class GibbsPlane:
         )
 
     def bin_probabilities(
-        self, edges: Any, *, axes: int | tuple[int, int] | None = None
+        self,
+        edges: Any,
+        *,
+        axes: int | tuple[int, int] | None = None,
+        weight: Weight | None = None,
     ) -> np.ndarray:
         """The probability of each bin: a pair of edge arrays -> (bx, by).
 
         ``axes=k`` with ``edges`` (b+1,) gives the marginal along axis k, (b,). Infinite edges are
-        allowed. Raises ParameterError for malformed edges.
+        allowed. With ``weight``, a function of points (..., 2), the integral of weight times
+        density. Raises ParameterError for malformed edges.
         """
         chosen = resolve_axes(2, axes)
         if len(chosen) == 1:
             whole, k = np.array([-np.inf, np.inf]), chosen[0]
             pair = (check_edges(edges), whole) if k == 0 else (whole, check_edges(edges))
-            return self._bins(*pair).sum(axis=1 - k)
+            return self._bins(*pair, weight).sum(axis=1 - k)
         pair = check_edge_pair(edges)
-        return self._bins(*pair) if chosen == (0, 1) else self._bins(*pair[::-1]).T
+        if chosen == (0, 1):
+            return self._bins(*pair, weight)
+        return self._bins(*pair[::-1], weight).T
 
-    def _bins(self, x_edges: np.ndarray, y_edges: np.ndarray) -> np.ndarray:
+    def _bins(
+        self, x_edges: np.ndarray, y_edges: np.ndarray, weight: Weight | None
+    ) -> np.ndarray:
         rules = []
         for k, edges in enumerate((x_edges, y_edges)):
             clipped = np.clip(edges, self.low[k], self.high[k])
@@ -105,27 +115,39 @@ class GibbsPlane:
         lowest = min(m.energy for m in self.surface.minima())
         quadrature = _Cells(self.surface, self.temperature, x, y, self.scales)
         shift = np.exp(-lowest / self.temperature - self._log_total)
-        for a, b, _, weights in quadrature.chunks(np.array([lowest])):
+        for a, b, points, weights in quadrature.chunks(np.array([lowest])):
+            if weight is not None:
+                weights = weights * weight(points)
             flat = i[a] * (len(y_edges) - 1) + j[b]
             result += np.bincount(flat, weights.sum(1) * shift, len(result))
         return result.reshape(len(x_edges) - 1, len(y_edges) - 1)
 
-    @cached_property
-    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
-        minima = self.surface.minima()
-        lowest = min(minima, key=lambda m: m.energy)
+    def basin_averages(self, weight: Weight) -> np.ndarray:
+        """The average of ``weight``, a function of points (..., 2), over each basin's own law."""
+        box = (self.low, self.high, self.scales)
+        n = len(self.log_masses) - 1
+        sums, masses = np.zeros(n + 1), np.zeros(n + 1)
+        for label, points, weights in basin_nodes(self.surface, self.temperature, *box):
+            masses += np.bincount(label, weights.sum(1), n + 1)
+            sums += np.bincount(label, (weights * weight(points)).sum(1), n + 1)
+        with np.errstate(invalid="ignore"):
+            return (sums / masses)[:n]
+
+    def average(self, weight: Weight) -> np.ndarray:
+        """The average of ``weight``, a function of points (..., 2) with values (...) or (..., k)."""
+        lowest = min(m.energy for m in self.surface.minima())
         box = np.stack([self.low, self.high])
         grids = [_subdivided(box[:, k], self.scales[k])[0] for k in (0, 1)]
         quadrature = _Cells(self.surface, self.temperature, *grids, self.scales)
-        mass, first, second = 0.0, np.zeros(2), np.zeros((2, 2))
-        for _, _, points, weights in quadrature.chunks(np.array([lowest.energy])):
-            offset = (points - lowest.position).reshape(-1, 2)
-            w = weights.ravel()
-            mass += w.sum()
-            first += w @ offset
-            second += (offset * w[:, None]).T @ offset
-        mean = first / mass
-        return lowest.position + mean, second / mass - np.outer(mean, mean)
+        total, mass = 0.0, 0.0
+        for _, _, points, weights in quadrature.chunks(np.array([lowest])):
+            total = total + np.tensordot(weights, weight(points), 2)
+            mass += weights.sum()
+        return total / mass
+
+    @cached_property
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        return moments_of(self.average, min(self.surface.minima(), key=lambda m: m.energy).position)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean (2,) and covariance (2, 2)."""
@@ -251,19 +273,32 @@ def _cuts(basins: Any, axis: int, low: float, high: float, scale: float) -> np.n
     return _subdivided(np.concatenate([[low], lattice, [high]]), piece)[0]
 
 
-def integrate_plane(
-    surface: Any, temperature: float, low: np.ndarray, high: np.ndarray, regime: str
-) -> GibbsPlane:
-    """Integrate every basin over the very cells that ``surface.basins().label`` looks up."""
+def basin_nodes(
+    surface: Any, temperature: float, low: np.ndarray, high: np.ndarray, scales: np.ndarray
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Labels (k,), nodes (k, q, 2) and weights (k, q) that integrate over every basin.
+
+    The weights are those of ``exp(-(U - energy)/T)``, the energy that of the label's minimum. What
+    belongs to no basin has the label n_minima, and the energy of the lowest minimum.
+    """
     basins, minima = surface.basins(), surface.minima()
-    scales = _scales(surface, temperature, low, high)
     x, y = (_cuts(basins, k, low[k], high[k], scales[k]) for k in (0, 1))
     quadrature = _Cells(surface, temperature, x, y, scales)
     quadrature.assign(basins)
     energies = np.array([m.energy for m in minima] + [min(m.energy for m in minima)])
+    for i, j, points, weights in quadrature.chunks(energies):
+        yield quadrature.labels[i, j] % len(energies), points, weights  # -1 becomes the last
+
+
+def integrate_plane(
+    surface: Any, temperature: float, low: np.ndarray, high: np.ndarray, regime: str
+) -> GibbsPlane:
+    """Integrate every basin over the very cells that ``surface.basins().label`` looks up."""
+    minima = surface.minima()
+    scales = _scales(surface, temperature, low, high)
+    energies = np.array([m.energy for m in minima] + [min(m.energy for m in minima)])
     masses = np.zeros(len(energies))
-    for i, j, _, weights in quadrature.chunks(energies):  # label -1, unassigned, is the last
-        label = quadrature.labels[i, j] % len(energies)
+    for label, _, weights in basin_nodes(surface, temperature, low, high, scales):
         masses += np.bincount(label, weights.sum(1), len(masses))
     with np.errstate(divide="ignore"):
         log_masses = np.log(masses) - energies / temperature
