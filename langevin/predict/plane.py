@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from langevin.errors import UnsoundError
+from langevin.predict.borders import find_borders
 from langevin.predict.common import (
     check_edge_pair,
     check_edges,
@@ -285,9 +286,21 @@ def basin_nodes(
     x, y = (_cuts(basins, k, low[k], high[k], scales[k]) for k in (0, 1))
     quadrature = _Cells(surface, temperature, x, y, scales)
     quadrature.assign(basins)
+    borders = find_borders(basins, low, high, x, y, quadrature.labels)
+    if borders is not None:
+        quadrature.labels = borders.labels
     energies = np.array([m.energy for m in minima] + [min(m.energy for m in minima)])
     for i, j, points, weights in quadrature.chunks(energies):
-        yield quadrature.labels[i, j] % len(energies), points, weights  # -1 becomes the last
+        label = quadrature.labels[i, j] % len(energies)  # -1 becomes the last
+        if borders is not None:
+            whole = ~borders.crossed[i, j]
+            label, points, weights = label[whole], points[whole], weights[whole]
+        yield label, points, weights
+    if borders is None:
+        return
+    for label, points, weights in borders.nodes():
+        rise = surface.energy(points) - energies[label, None]
+        yield label, points, weights * np.exp(-np.maximum(rise / temperature, -700.0))
 
 
 def integrate_plane(

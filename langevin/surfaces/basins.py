@@ -36,6 +36,7 @@ class Basins:
         self.labels: np.ndarray | None = None
         self.low: np.ndarray | None = None
         self.high: np.ndarray | None = None
+        self._separatrices: dict[tuple, tuple | None] = {}
         if self.dim == 1:
             self.thresholds = _thresholds(surface, [m.position[0] for m in self.minima])
         elif self.dim == 2:
@@ -44,6 +45,18 @@ class Basins:
 
     def __repr__(self) -> str:
         return f"Basins(n={self.n}, dim={self.dim})"
+
+    def separatrices(self, low: np.ndarray, high: np.ndarray):
+        """The borders between the basins, traced in the box from ``low`` to ``high`` (2,), 2-D.
+
+        A tuple of `Separatrix`, or None where they cannot all be followed.
+        """
+        from langevin.surfaces.separatrix import trace
+
+        key = (*map(float, low), *map(float, high))
+        if key not in self._separatrices:
+            self._separatrices[key] = trace(self.surface, low, high)
+        return self._separatrices[key]
 
     def label(self, points: np.ndarray) -> np.ndarray:
         """Index into ``surface.minima()`` for each of ``points`` (..., dim), or -1; shape (...)."""
