@@ -10,8 +10,8 @@ from langevin import plot, predict
 
 ROW = "T1"
 CLAIM = (
-    "With isotropic gradient noise SGD settles into P = P0 exp(-2 L S/(eta sigma^2)), which depends "
-    "on learning rate and batch size through n = eta/S alone."
+    "With isotropic gradient noise SGD settles into P = P0 exp(-2 L S/(eta sigma^2)), which "
+    "depends on learning rate and batch size through n = eta/S alone."
 )
 SOURCE = "Jastrzebski et al. 2017, Three Factors, Theorem 1, Eq. 2"
 
@@ -108,7 +108,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
             "Theorem 1 holds.",
             f"At a finite learning rate the law is that of the discrete step: at eta = "
             f"{RATES[last]:g} p_A/p_B is {100 * drift:+.1f} % off Theorem 1, and the error is "
-            "proportional to eta. Learning rate and batch size then no longer enter as eta/S alone.",
+            "proportional to eta. Learning rate and batch size no longer enter as eta/S alone.",
             f"Without isotropy it fails at every learning rate: with variances 1.6 and 0.4 along "
             f"the axes p_A/p_B is {100 * anisotropic:+.0f} % off the theorem taken at their mean, "
             "while the Fokker-Planck equation with the full covariance gives the measured value.",

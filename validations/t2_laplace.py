@@ -183,7 +183,7 @@ def _figure(equal: dict) -> tuple:
 
 def _cube_figure(cube: dict) -> tuple:
     figure, ax = harness.axes(xlabel="temperature eta sigma² / 2S", ylabel="p_A / p_B")
-    measured, laws = _pairs(cube)
+    measured = cube["measured"]
     ax.errorbar(
         CUBE_T, [m.value for m in measured], [m.stderr for m in measured], fmt="o", ms=5,
         color=plot.INK, label="measured", zorder=3,

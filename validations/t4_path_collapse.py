@@ -154,10 +154,8 @@ def _chain(a: int) -> list:
 def _apart(first: list, second: list) -> float:
     """Mean over times of the total variation between two predicted paths, on the same bins."""
     edges = np.linspace(-2, 2.4, 61)
-    pairs = [
-        [law.bin_probabilities(edges) for law in two] for two in zip(first, second, strict=True)
-    ]
-    return float(np.mean([0.5 * np.abs(p - q).sum() for p, q in pairs]))
+    p, q = (np.array([law.bin_probabilities(edges) for law in path]) for path in (first, second))
+    return float(0.5 * np.abs(p - q).sum(axis=1).mean())
 
 
 def _distance(first: list, second: list, n: int) -> lv.Estimate:

@@ -40,6 +40,12 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     velocity = {mu: _limit(parabola, grid, mu, "velocity") for mu in DAMPINGS}
     ratios = {mu: _ratio_limit(wells, mu) for mu in DAMPINGS}
     gibbs = predict.boltzmann_gibbs(WELLS, temperature=TEMPERATURE).ratio(0, 1)
+    occupation = wells["result"].occupation()
+    ends = {
+        mu: occupation.group(k).ratio(0, 1).value
+        for k, (mu, eta) in enumerate(well_grid)
+        if eta == WELL_RATES[-1]
+    }
     middle = 0.1
     checks = [
         harness.check(
@@ -120,12 +126,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
             "continuum's, however small eta is: the damping is not small against the step.",
             "The step's own effect on p_A/p_B grows with momentum: at eta = "
             f"{WELL_RATES[-1]:g} the ratio is "
-            + ", ".join(
-                f"{100 * (wells['result'].occupation().group(k).ratio(0, 1).value / gibbs - 1):+.1f}"
-                f" % at mu = {mu:g}"
-                for k, (mu, eta) in enumerate(well_grid)
-                if eta == WELL_RATES[-1]
-            )
+            + ", ".join(f"{100 * (ends[mu] / gibbs - 1):+.1f} % at mu = {mu:g}" for mu in DAMPINGS)
             + " off that of exp(-L/T).",
         ],
         figures=[_temperature_figure(temperature), _velocity_figure(wells)],
@@ -263,15 +264,14 @@ def _velocity_figure(wells: dict) -> tuple:
     figure, ax = harness.axes(
         xlabel="velocity / its standard deviation", ylabel="probability density"
     )
-    k = wells["grid"].index((0.1, WELL_RATES[-1]))
-    mu, eta = wells["grid"][k]
-    v = eta * wells["result"].velocities[wells["group"] == k, 0].astype(float)
-    x = wells["result"].positions[wells["group"] == k, 0]
+    mu, eta = np.array(wells["grid"])[wells["group"]].T
+    v = eta * wells["result"].velocities[:, 0].astype(float)
+    x = wells["result"].positions[:, 0]
     sd = np.sqrt(eta * TEMPERATURE / (1 - mu / 2))
     edges = np.linspace(-4, 4, 41)
     centres = (edges[1:] + edges[:-1]) / 2
     for j, (name, chosen) in enumerate((("left well", x < 0), ("right well", x >= 0))):
-        part = v[chosen] / sd
+        part = (v / sd)[chosen]
         counts = np.histogram(part, edges)[0]
         width = edges[1] - edges[0]
         ax.errorbar(

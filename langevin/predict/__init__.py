@@ -9,9 +9,11 @@ from langevin.predict.laplace import laplace
 from langevin.predict.line import GibbsLine
 from langevin.predict.plane import GibbsPlane
 from langevin.predict.quadratic import Quadratic, quadratic
+from langevin.predict.scaling import Breaking, Scaling, scaling
 from langevin.predict.smoothed import SmoothedLaw
 
 __all__ = [
+    "Breaking",
     "Chain",
     "CriticalNoise",
     "FiniteStep",
@@ -19,6 +21,7 @@ __all__ = [
     "GibbsLine",
     "GibbsPlane",
     "Quadratic",
+    "Scaling",
     "SmoothedLaw",
     "boltzmann_gibbs",
     "chain",
@@ -26,4 +29,5 @@ __all__ = [
     "finite_step",
     "laplace",
     "quadratic",
+    "scaling",
 ]

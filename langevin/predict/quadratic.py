@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,14 +147,22 @@ def _batch_noise(surface: Any, dynamics: SGD, minimum: np.ndarray, axes: np.ndar
             f"{WHO}: the moment equation of mini-batch noise is solved up to dimension "
             f"{MAX_DATA_DIM}, this surface has {d}. Simulate, or reduce the features."
         )
+    return replace(
+        example_noise(surface, minimum, axes),
+        factor=float(dynamics.sampling_factor(surface)) / size,
+    )
+
+
+def example_noise(surface: Any, minimum: np.ndarray, axes: np.ndarray) -> BatchNoise:
+    """The noise of batches of one example on least squares, in the basis ``axes`` (dim, dim)."""
+    n, d = int(surface.n_examples), len(minimum)
     b = np.asarray(surface.example_gradients(minimum), dtype=float)
     b = (b - b.mean(axis=0)) @ axes
     a = np.asarray(surface.example_hessians(minimum), dtype=float)
     a = axes.T @ (a - a.mean(axis=0)) @ axes
     flat = a.reshape(n, d * d)
     spread = (flat.T @ flat / n).reshape(d, d, d, d).transpose(0, 2, 1, 3)
-    factor = float(dynamics.sampling_factor(surface)) / size
-    return BatchNoise(constant=b.T @ b / n, spread=spread, factor=factor)
+    return BatchNoise(constant=b.T @ b / n, spread=spread, factor=1.0)
 
 
 def _assemble(
