@@ -29,7 +29,7 @@ if str(HERE.parent) not in sys.path:  # run as a script: the package beside it
 import langevin as lv  # noqa: E402
 from langevin.analysis.compare import student  # noqa: E402
 
-SIGNIFICANCE = 1e-3  # of a whole row, shared among its checks by Holm's rule
+SIGNIFICANCE = 1e-4  # of a whole row, shared among its checks by Holm's rule
 CONFIDENCE = 1.96
 SCALES = ("quick", "full")
 Progress = Callable[[str], None]

@@ -232,7 +232,5 @@ def _unbroken(part, open_, branches):
         upwards = tangents[rows, best, 1] > 0
         label[here] = np.where(upwards, part[mine[here], 5], part[mine[here], 4])
     order = np.lexsort((-east, j[mine], i[mine]))
-    cells, first = np.unique(
-        np.column_stack([i[mine], j[mine]])[order], axis=0, return_index=True
-    )
+    cells, first = np.unique(np.column_stack([i[mine], j[mine]])[order], axis=0, return_index=True)
     return cells, label[order][first]

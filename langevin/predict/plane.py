@@ -101,9 +101,7 @@ class GibbsPlane:
             return self._bins(*pair, weight)
         return self._bins(*pair[::-1], weight).T
 
-    def _bins(
-        self, x_edges: np.ndarray, y_edges: np.ndarray, weight: Weight | None
-    ) -> np.ndarray:
+    def _bins(self, x_edges: np.ndarray, y_edges: np.ndarray, weight: Weight | None) -> np.ndarray:
         rules = []
         for k, edges in enumerate((x_edges, y_edges)):
             clipped = np.clip(edges, self.low[k], self.high[k])
