@@ -3,6 +3,7 @@
 from langevin.predict.chain import Chain, chain
 from langevin.predict.critical import CriticalNoise, critical_noise
 from langevin.predict.finite_step import FiniteStep, finite_step
+from langevin.predict.fokker_planck import FokkerPlanck, fokker_planck
 from langevin.predict.gaussian import GaussianMixture
 from langevin.predict.gibbs import boltzmann_gibbs
 from langevin.predict.laplace import laplace
@@ -17,6 +18,7 @@ __all__ = [
     "Chain",
     "CriticalNoise",
     "FiniteStep",
+    "FokkerPlanck",
     "GaussianMixture",
     "GibbsLine",
     "GibbsPlane",
@@ -27,6 +29,7 @@ __all__ = [
     "chain",
     "critical_noise",
     "finite_step",
+    "fokker_planck",
     "laplace",
     "quadratic",
     "scaling",

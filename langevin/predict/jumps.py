@@ -1,0 +1,224 @@
+"""A diffusion as jumps between the cells of a grid: exponential fitting, positive for every D.
+
+In the coordinates s of the grid a diffusion has the drift b and the matrix D (Ito). Selling's
+decomposition writes any positive definite D, in units of cells, as ``sum_k l_k e_k e_k^T`` with
+at most three integer offsets e_k and l_k >= 0, and a node jumps by ``+-e_k`` at the rates
+``l_k B(-+z_k)``: ``B(z) = z/(e**z - 1)`` is Bernoulli's function, ``z_k = int D^-1 b . ds`` along
+the edge. The rates are those of the node left, so the generator needs no derivative of D in Ito's
+form; they are never negative; and mass is conserved, whatever the grid. For diagonal D this is
+Scharfetter and Gummel's scheme; where ``D^-1 b = -grad Phi`` and D is isotropic and constant, z is
+the difference of Phi between the nodes and detailed balance holds exactly.
+
+Sources: Scharfetter and Gummel 1969; Wang, Peskin and Elston 2003 (the rates as jumps); Selling
+1874, and Bonnans, Ottenwaelter and Zidani 2004 (its decomposition as a scheme).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from langevin.errors import UnsoundError
+from langevin.predict.diffusion import WHO
+from langevin.predict.elimination import Factors, eliminate
+
+POLE, DEGREE = 21.0, 34  # |error| < 1e-13 of the rational exponential, found numerically
+LONGEST = 24  # cells an offset may span
+DISCONNECTED = (
+    f"{WHO}: some minima cannot be reached from others in double precision: a wall or a barrier "
+    "of hundreds of temperatures lies between them. Raise the noise, or predict each well alone."
+)
+
+
+def bernoulli(z: np.ndarray) -> np.ndarray:
+    """``z/(e**z - 1)``, 1 at 0."""
+    z = np.minimum(z, 700.0)
+    small = np.abs(z) < 1e-5
+    safe = np.where(small, 1.0, z)
+    return np.where(small, 1 - z / 2 + z**2 / 12, safe / np.expm1(safe))
+
+
+def selling(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (n, 3) >= 0 and integer offsets (n, 3, 2) with ``D = sum_k l_k e_k e_k^T``.
+
+    ``d`` (n, 2, 2) positive definite. Raises UnsoundError where an offset is too long for a grid.
+    """
+    n = len(d)
+    v = np.broadcast_to(np.array([[1, 0], [0, 1], [-1, -1]]), (n, 3, 2)).astype(np.int64)
+    trace = d[:, 0, 0] + d[:, 1, 1]
+    for _ in range(200):
+        gram = np.einsum("nia,nab,njb->nij", v, d, v)
+        pairs = np.stack([gram[:, 1, 2], gram[:, 2, 0], gram[:, 0, 1]], axis=1)
+        worst = pairs.argmax(axis=1)
+        open_ = np.flatnonzero(pairs[np.arange(n), worst] > 1e-14 * trace)
+        if not len(open_):
+            break
+        k = worst[open_]
+        a, b = v[open_, (k + 1) % 3], v[open_, (k + 2) % 3]
+        v = v.copy()
+        v[open_, (k + 1) % 3], v[open_, (k + 2) % 3], v[open_, k] = -a, b, a - b
+    offsets = np.stack([-v[..., 1], v[..., 0]], axis=-1)
+    weights = np.maximum(-pairs, 0.0)
+    weights[weights < 1e-13 * trace[:, None]] = 0.0
+    if np.abs(np.where(weights[..., None] > 0, offsets, 0)).max() > LONGEST:
+        raise UnsoundError(
+            f"{WHO}: the noise is so nearly confined to one oblique direction that its jumps span "
+            f"more than {LONGEST} cells. Rotate the coordinates to the axes of C, use "
+            "predict.quadratic on a quadratic surface, or simulate."
+        )
+    return weights, offsets
+
+
+@dataclass(frozen=True, eq=False)
+class Generator:
+    """Jump ``rates`` (r,) from node ``origin`` to node ``target``, numbered among active nodes.
+
+    ``active`` (n1,) or (n1, n2) marks the nodes that take part; ``steps`` (r, dim) are the offsets
+    in cells. The edges of both directions are both listed.
+    """
+
+    active: np.ndarray
+    origin: np.ndarray
+    target: np.ndarray
+    rates: np.ndarray
+    steps: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """The number of active nodes."""
+        return int(self.active.sum())
+
+    @cached_property
+    def factors(self) -> Factors:
+        """The elimination of ``-Q^T`` without a subtraction."""
+        return self._eliminated(np.zeros(self.size))
+
+    def _eliminated(self, loss: np.ndarray) -> Factors:
+        try:
+            return eliminate(self.target, self.origin, self.rates, loss)
+        except UnsoundError:
+            raise UnsoundError(DISCONNECTED) from None
+
+    def stationary(self) -> np.ndarray:
+        """The stationary probability of every active node, each with its relative accuracy."""
+        p = self.factors.from_first()
+        if not 0 < p.sum() < np.inf:
+            raise UnsoundError(DISCONNECTED)
+        return p / p.sum()
+
+    def evolved(self, p: np.ndarray, time: float) -> np.ndarray:
+        """``exp(Q^T time) p``, to 1e-13 of the whole mass.
+
+        ``exp(z) = sum_k c_k T_k(2 x - 1)`` in ``x = 1/(1 - z/POLE)``: one elimination, whose
+        accuracy does not suffer from rates of very different size, and DEGREE solves.
+        """
+        speed = POLE / time
+        factors = self._eliminated(np.full(self.size, speed))
+
+        def mapped(v: np.ndarray) -> np.ndarray:
+            return 2 * speed * factors.solve(v) - v
+
+        c = _chebyshev()
+        previous, current = p, mapped(p)
+        total = c[0] * previous + c[1] * current
+        for k in range(2, len(c)):
+            previous, current = current, 2 * mapped(current) - previous
+            total = total + c[k] * current
+        return total
+
+    def gap(self, p: np.ndarray, odd: np.ndarray) -> float:
+        """The smallest real part of the non-zero eigenvalues of -Q, per unit of time.
+
+        ARPACK on the deflated inverse, accurate however small the gap; ``odd`` (n,) is where it
+        starts. Raises UnsoundError without convergence.
+        """
+        from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
+
+        factors, n = self.factors, self.size
+
+        def deflated(f: np.ndarray) -> np.ndarray:
+            f = np.asarray(f, dtype=float).reshape(-1)
+            x = factors.solve(f - p * f.sum())
+            return x - p * x.sum()
+
+        operator = LinearOperator((n, n), matvec=deflated, dtype=float)
+        try:
+            values = eigs(operator, k=4, v0=p * odd, return_eigenvectors=False, tol=1e-10)
+        except ArpackNoConvergence as error:
+            values = error.eigenvalues
+            if not len(values):
+                raise UnsoundError(
+                    f"{WHO}: the slowest mode did not converge. Give more cells=."
+                ) from None
+        return float((1 / values).real.min())
+
+
+def _chebyshev() -> np.ndarray:
+    """The coefficients (DEGREE + 1,) of ``exp(POLE (1 - 1/x))`` on (0, 1]; their sum is 1."""
+    from scipy.fft import dct
+
+    n = 400
+    x = (1 + np.cos((np.arange(n) + 0.5) * np.pi / n)) / 2
+    c = dct(np.exp(POLE * (1 - 1 / x)), type=2)[: DEGREE + 1] / n
+    c[0] /= 2
+    c[0] += 1 - c.sum()  # mass is then conserved to rounding, not to 1e-14
+    return c
+
+
+def rates_on_line(active: np.ndarray, weights: np.ndarray, fitted: np.ndarray) -> Generator:
+    """Jumps to the next node: ``weights`` (n,) are D/cell**2, ``fitted`` (n - 1,) the edges' z."""
+    index = np.cumsum(active) - 1
+    left = np.flatnonzero(active[:-1] & active[1:])
+    up = weights[left] * bernoulli(-fitted[left])
+    down = weights[left + 1] * bernoulli(fitted[left])
+    ones = np.ones(len(left), dtype=np.int64)
+    return Generator(
+        active,
+        np.concatenate([index[left], index[left + 1]]),
+        np.concatenate([index[left + 1], index[left]]),
+        np.concatenate([up, down]),
+        np.concatenate([ones, -ones])[:, None],
+    )
+
+
+def rates_on_plane(active: np.ndarray, matrix: np.ndarray, edge: Any) -> Generator:
+    """Jumps by Selling's offsets: ``matrix`` (n1, n2, 2, 2) is D in units of cells.
+
+    ``edge(node, offset)`` gives z along the edges from nodes (r, 2) by offsets (r, 2).
+    """
+    where = np.argwhere(active)
+    weights, offsets = selling(matrix[active])
+    number = np.full(active.shape, -1)
+    number[active] = np.arange(len(where))
+    parts = []
+    for k in range(3):
+        for sign in (1, -1):
+            step = sign * offsets[:, k]
+            end = where + step
+            good = (weights[:, k] > 0) & ((end >= 0) & (end < active.shape)).all(axis=1)
+            good[good] = active[tuple(end[good].T)]
+            i, e = np.flatnonzero(good), step[good]
+            z = edge(where[i], e)
+            rates = weights[i, k] * bernoulli(-z)
+            defined = np.isfinite(rates) & (rates > 0)
+            parts.append((i[defined], number[tuple(end[i].T)][defined], rates[defined], e[defined]))
+    return Generator(active, *(np.concatenate(p) for p in zip(*parts, strict=True)))
+
+
+def connected(generator: Generator, wells: np.ndarray) -> np.ndarray:
+    """Which active nodes are reached from and reach the nodes ``wells``; (n,) of bool.
+
+    Raises UnsoundError where two of the wells are not connected.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n = generator.size
+    graph = coo_array((generator.rates, (generator.origin, generator.target)), shape=(n, n))
+    label = connected_components(graph.tocsr(), directed=True, connection="strong")[1]
+    if (label[wells] != label[wells[0]]).any():
+        raise UnsoundError(DISCONNECTED)
+    return label == label[wells[0]]
