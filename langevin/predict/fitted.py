@@ -34,6 +34,7 @@ class Solution:
     """
 
     axes: tuple[Axis, ...]
+    coefficients: Any
     generator: Generator
     probability: np.ndarray
     temperature: float | None
@@ -111,7 +112,9 @@ def solve(diffusion: Diffusion, axes: tuple[Axis, ...], bottoms: np.ndarray) -> 
     at = np.stack([a.index(x) for a, x in zip(axes, bottoms.T, strict=True)], axis=-1)
     wells = np.clip(np.rint(at).astype(np.int64), 0, np.array(active.shape) - 1)
     d_nodes = d[tuple([slice(None, None, 2)] * len(axes))]
-    active &= _within_reach(energy, d_nodes, active, wells, diffusion.mobility)
+    passes = [s.position for s in diffusion.surface.saddles()]
+    tops = diffusion.potential(np.array(passes)) if passes else np.zeros(0)
+    active &= _within_reach(energy, d_nodes, active, wells, tops, diffusion.mobility)
     if not active[tuple(wells.T)].all():
         raise UnsoundError(DISCONNECTED)
     _require_definite(d_nodes[active], nodes[active])
@@ -119,7 +122,9 @@ def solve(diffusion: Diffusion, axes: tuple[Axis, ...], bottoms: np.ndarray) -> 
     generator, p = build(axes, b, d, active, wells, potential, coefficients)
     probability = np.zeros(active.shape)
     probability[generator.active] = p
-    return Solution(axes, generator, probability, temperature if potential is not None else None)
+    return Solution(
+        axes, coefficients, generator, probability, temperature if potential is not None else None
+    )
 
 
 def _isotropic(d: np.ndarray, finite: np.ndarray) -> float:
@@ -141,7 +146,7 @@ def _require_definite(d: np.ndarray, points: np.ndarray) -> None:
         )
 
 
-def _within_reach(energy, d, active, wells, mobility) -> np.ndarray:
+def _within_reach(energy, d, active, wells, tops, mobility) -> np.ndarray:
     """Nodes whose weight is not below exp(-DEPTH), by a bound: heights over the hottest T below.
 
     A diffusion with ``D <= mobility T I`` climbs by the work ``int dPhi/T`` at least (Freidlin and
@@ -153,10 +158,10 @@ def _within_reach(energy, d, active, wells, mobility) -> np.ndarray:
     order = np.argsort(height)
     temperature = np.maximum.accumulate(np.maximum(hottest[order], 1e-300))
     work = np.concatenate([[0.0], np.cumsum(np.diff(height[order]) / temperature[1:])])
-    deep = min(float(np.interp(energy[tuple(wells.T)].max(), height[order], work)), DEEPEST)
+    deep = np.interp(energy[tuple(wells.T)].max(), height[order], work) + DEPTH
+    top = np.interp(tops.max(initial=-np.inf), height[order], work) + DEPTH / 2
     result = np.zeros(active.size, dtype=bool)
-    # Twice the DEPTH: in the corners nodes are kept that a well beyond a barrier may need.
-    result[flat[order]] = work <= 2 * DEPTH + deep
+    result[flat[order]] = work <= min(max(deep, top), DEEPEST)
     return result.reshape(active.shape)
 
 
@@ -290,6 +295,8 @@ def first_box(diffusion: Diffusion, bottoms: np.ndarray) -> tuple[np.ndarray, np
     energies = diffusion.potential(bottoms)
     width = _widths(diffusion, bottoms)
     low, high = (bottoms - 6 * width).min(axis=0), (bottoms + 6 * width).max(axis=0)
+    for saddle in diffusion.surface.saddles() if len(bottoms) > 1 else ():
+        low, high = np.minimum(low, saddle.position), np.maximum(high, saddle.position)
     for k, temperature in enumerate(temperatures):
         depth = min(DEPTH + float(np.ptp(energies)) / temperature, DEEPEST)
         a, b = diffusion.surface.bounds(float(temperature), depth)

@@ -11,12 +11,13 @@ import numpy as np
 from langevin.errors import ParameterError
 from langevin.predict.common import check_points, find_minima
 from langevin.predict.diffusion import WHO, Diffusion, diffusion_of, regime_of
-from langevin.predict.fitted import Solution, axes_of, first_box, fitted_box, solve
+from langevin.predict.fitted import Coefficients, Solution, axes_of, first_box, fitted_box, solve
 from langevin.predict.grid_law import GridLaw
 from langevin.predict.jumps import Generator
 
 CELLS = {1: 2000, 2: 128}
 MAX_CELLS = {1: 100_000, 2: 400}
+NEGLIGIBLE = 1e-16  # of the mass: such a node adds nothing to an integral
 NARROWEST = 1.5  # cells: the standard deviation from which a point start is resolved
 
 
@@ -31,7 +32,7 @@ class FokkerPlanck(GridLaw):
     positive for every D. Times are in steps for SGD, in units of time for Langevin dynamics.
     """
 
-    diffusion: Diffusion
+    coefficients: Coefficients
     generator: Generator
     error: float
     outside: float
@@ -43,64 +44,84 @@ class FokkerPlanck(GridLaw):
         The smallest real part of the non-zero eigenvalues of minus the generator; accurate however
         high the barriers. Raises UnsoundError where a barrier disconnects the wells.
         """
-        x = self.nodes[self.generator.active]
-        p = self.probability[self.generator.active]
-        mean = p @ x
-        spread = np.sqrt(p @ (x - mean) ** 2)
-        odd = np.tanh((x - mean) / spread) @ np.array([1.0, 0.7])[: self.dim]
-        return self.generator.gap(p, odd)
+        active = self.generator.active
+        x, p = self.nodes[active], self.probability[active]
+        away = x - p @ x
+        spread = p @ away**2
+        heat = p @ np.einsum("nkk->nk", self.coefficients(x)[1])
+        odd = np.tanh(away / np.sqrt(spread)) @ np.array([1.0, 0.7])[: self.dim]
+        return self.generator.gap(p, odd, guess=float((heat / spread).min()))
 
     @property
     def relaxation_time(self) -> float:
         """``1/spectral_gap``: the time in which memory of the start decays by e."""
         return 1 / self.spectral_gap
 
+    def _velocity(self, points: np.ndarray) -> np.ndarray:
+        """``J/p = b - div D - D grad ln p`` at points (n, dim)."""
+        b, d = self.coefficients(points)
+        slope = np.stack([a.slope(x) / a.step for a, x in zip(self.axes, points.T, strict=True)])
+        rise = np.stack([self._interpolated(s, points) for s in self._slopes], axis=-1) * slope.T
+        velocity = -np.einsum("nkl,nl->nk", d, rise)
+        if self.reference is not None:  # D times its gradient is b
+            return velocity
+        for k in range(self.dim):
+            offset = np.zeros(points.shape)
+            offset[:, k] = 0.5 / slope[k]
+            near, far = (
+                self.coefficients(points + m * offset)[1][:, k]
+                - self.coefficients(points - m * offset)[1][:, k]
+                for m in (1, 2)
+            )
+            velocity -= (8 * near - far) * slope[k][:, None] / 6
+        return velocity + b
+
     @cached_property
-    def _current(self) -> np.ndarray:
-        """J at the nodes, (n1, 1) or (n1, n2, 2): half the net flow through every edge there."""
-        result = np.zeros(self.nodes.shape)
-        if self.dim == 1:  # no density is left at infinity, so nothing flows
-            return result
-        g = self.generator
-        p = self.probability[g.active]
-        # Each edge is listed from both its ends: what leaves is half of the edge's net flow there.
-        flow = (p[g.origin] * g.rates)[:, None] * g.steps / 2
-        net = np.zeros((g.size, self.dim))
-        for end in (g.origin, g.target):
-            for k in range(self.dim):
-                net[:, k] += np.bincount(end, flow[:, k], g.size)
-        slopes = np.stack(np.meshgrid(*(axis.sizes for axis in self.axes), indexing="ij"), axis=-1)
-        result[g.active] = net
-        return result * slopes / self.volumes[..., None]
+    def _slopes(self) -> list[np.ndarray]:
+        """The derivatives of what `density` interpolates, per cell, at fourth order."""
+        found = []
+        for k in range(self.dim):
+            logs = np.moveaxis(self._logs, k, 0)
+            slope = np.gradient(logs, axis=0)
+            slope[2:-2] = (8 * (logs[3:-1] - logs[1:-3]) - (logs[4:] - logs[:-4])) / 12
+            found.append(np.moveaxis(slope, 0, k))
+        return found
 
     def current(self, points: Any) -> np.ndarray:
         """The stationary probability current ``J = b p - div(D p)`` at ``points``, (..., dim).
 
-        Zero, to the error of the grid, iff there is detailed balance; (probability)/(time length)
-        in 2-D. Interpolated linearly between nodes, zero outside the grid.
+        Zero, to the error of the grid, iff there is detailed balance, as always in 1-D; density
+        times length per time. 0 outside the grid.
         """
         points = check_points(points, self.dim)
+        flat = points.reshape(-1, self.dim)
+        density = self.density(flat)
+        result = np.zeros(flat.shape)
+        inside = density > 0
+        if self.dim > 1 and inside.any():
+            result[inside] = density[inside, None] * self._velocity(flat[inside])
+        return result.reshape(points.shape)
+
+    @cached_property
+    def _flow(self) -> tuple[float, float]:
+        """``int |J|`` and ``int J D**-1 J/p`` over the nodes that carry the mass."""
         if self.dim == 1:
-            return np.zeros(points.shape)
-        from scipy.interpolate import RegularGridInterpolator
+            return 0.0, 0.0
+        held = self.probability > NEGLIGIBLE
+        x, p = self.nodes[held], self.probability[held]
+        v, d = self._velocity(x), self.coefficients(x)[1]
+        work = np.einsum("nk,nk->n", v, np.linalg.solve(d, v[..., None])[..., 0])
+        return float(p @ np.linalg.norm(v, axis=1)), float(p @ work)
 
-        nodes = tuple(axis.nodes for axis in self.axes)
-        table = RegularGridInterpolator(nodes, self._current, bounds_error=False, fill_value=0.0)
-        return table(points)
-
-    @cached_property
+    @property
     def current_size(self) -> float:
-        """``int |J| d theta``, the mean speed of the stationary flow, in lengths per time."""
-        return float((np.linalg.norm(self._current, axis=-1) * self.volumes).sum())
+        """``int |J| d theta``: the mean speed of the stationary flow, in lengths per time."""
+        return self._flow[0]
 
-    @cached_property
+    @property
     def entropy_production(self) -> float:
         """``int J D**-1 J / p d theta`` per unit of time; zero iff there is detailed balance."""
-        active = self.probability > 0
-        j, p = self._current[active], self.probability[active] / self.volumes[active]
-        d = self.diffusion.diffusion(self.nodes[active])
-        work = np.einsum("nk,nk->n", j, np.linalg.solve(d, j[..., None])[..., 0])
-        return float((work / p * self.volumes[active]).sum())
+        return self._flow[1]
 
     def at(self, t: float, start: Any = None) -> GridLaw:
         """The law at time ``t`` after a start, by ``exp(Q^T t)`` to 1e-13 of the mass.
@@ -151,7 +172,7 @@ class FokkerPlanck(GridLaw):
                 f"at(start={np.round(points, 6).tolist()}): outside the grid, from "
                 f"{[a.low for a in self.axes]} to {[a.high for a in self.axes]}. Start inside."
             )
-        drift, diffusion = self.diffusion.drift(points), self.diffusion.diffusion(points)
+        drift, diffusion = self.coefficients(points)
         slope = np.stack(
             [a.slope(x) / a.step for a, x in zip(self.axes, points.T, strict=True)], axis=-1
         )
@@ -235,7 +256,7 @@ def _law(surface: Any, diffusion: Diffusion, solution: Solution, regime: str) ->
         probability=solution.probability,
         reference=reference,
         negative_mass=0.0,
-        diffusion=diffusion,
+        coefficients=solution.coefficients,
         generator=solution.generator,
         error=np.nan,
         outside=solution.outside(),

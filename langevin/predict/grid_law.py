@@ -80,27 +80,30 @@ class GridLaw:
         return np.concatenate([np.zeros(0), *parts]).reshape(points.shape[:-1])
 
     def _at(self, points: np.ndarray) -> np.ndarray:
+        total = self._interpolated(self._logs, points)
+        if self.reference is not None:
+            with np.errstate(all="ignore"):
+                total = total + np.nan_to_num(self.reference(points), nan=-np.inf)
         inside = np.ones(len(points), dtype=bool)
+        for k, axis in enumerate(self.axes):
+            inside &= (points[:, k] >= axis.low) & (points[:, k] <= axis.high)
+        return np.where(inside, np.exp(total), 0.0)
+
+    def _interpolated(self, table: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Values on the nodes, (n1,) or (n1, n2), at points (n, dim), by cubics in s."""
         bases, weights = [], []
         for k, axis in enumerate(self.axes):
-            x = points[:, k]
-            inside &= (x >= axis.low) & (x <= axis.high)
-            index = axis.index(np.clip(np.nan_to_num(x), axis.low, axis.high))
+            index = axis.index(np.clip(np.nan_to_num(points[:, k]), axis.low, axis.high))
             base = np.clip(np.floor(index).astype(np.int64) - 1, 0, axis.cells - 4)
             bases.append(base)
             weights.append(_cubic(index - base))
-        total = np.zeros(len(points))
         if self.dim == 1:
-            for a in range(4):
-                total += weights[0][a] * self._logs[bases[0] + a]
-        else:
-            for a in range(4):
-                for b in range(4):
-                    total += weights[0][a] * weights[1][b] * self._logs[bases[0] + a, bases[1] + b]
-        if self.reference is not None:
-            with np.errstate(all="ignore"):
-                total += np.nan_to_num(self.reference(points), nan=-np.inf)
-        return np.where(inside, np.exp(total), 0.0)
+            return sum(w * table[bases[0] + a] for a, w in enumerate(weights[0]))
+        total = np.zeros(len(points))
+        for a, v in enumerate(weights[0]):
+            for b, w in enumerate(weights[1]):
+                total += v * w * table[bases[0] + a, bases[1] + b]
+        return total
 
     def _masses(self, edges: list[np.ndarray]) -> np.ndarray:
         """The integral of the density over every bin; infinite edges stand for the grid's ends."""

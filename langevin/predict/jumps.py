@@ -16,7 +16,6 @@ Sources: Scharfetter and Gummel 1969; Wang, Peskin and Elston 2003 (the rates as
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -91,12 +90,8 @@ class Generator:
         """The number of active nodes."""
         return int(self.active.sum())
 
-    @cached_property
-    def factors(self) -> Factors:
-        """The elimination of ``-Q^T`` without a subtraction."""
-        return self._eliminated(np.zeros(self.size))
-
     def _eliminated(self, loss: np.ndarray) -> Factors:
+        """``loss - Q^T``, factored without a subtraction."""
         try:
             return eliminate(self.target, self.origin, self.rates, loss)
         except UnsoundError:
@@ -104,7 +99,7 @@ class Generator:
 
     def stationary(self) -> np.ndarray:
         """The stationary probability of every active node, each with its relative accuracy."""
-        p = self.factors.from_first()
+        p = self._eliminated(np.zeros(self.size)).from_first()
         if not 0 < p.sum() < np.inf:
             raise UnsoundError(DISCONNECTED)
         return p / p.sum()
@@ -129,15 +124,27 @@ class Generator:
             total = total + c[k] * current
         return total
 
-    def gap(self, p: np.ndarray, odd: np.ndarray) -> float:
+    def gap(self, p: np.ndarray, odd: np.ndarray, guess: float) -> float:
         """The smallest real part of the non-zero eigenvalues of -Q, per unit of time.
 
-        ARPACK on the deflated inverse, accurate however small the gap; ``odd`` (n,) is where it
-        starts. Raises UnsoundError without convergence.
+        ARPACK on ``(shift - Q^T)**-1`` without its stationary mode, the shift brought down from
+        ``guess`` to the size of the gap, where the inverse, positive and free of subtractions, has
+        its full relative accuracy, however small the gap. ``odd`` (n,) is where ARPACK starts.
         """
+        shift = guess
+        for _ in range(12):
+            values = self._slowest(p, odd, shift)
+            gap = float((1 / values).real.min() - shift)
+            if gap > 0.01 * shift:
+                return gap
+            shift = max(gap, 1e-7 * shift)
+        raise UnsoundError(DISCONNECTED)
+
+    def _slowest(self, p: np.ndarray, odd: np.ndarray, shift: float) -> np.ndarray:
+        """The largest eigenvalues of ``(shift - Q^T)**-1`` but for the stationary one."""
         from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
-        factors, n = self.factors, self.size
+        factors, n = self._eliminated(np.full(self.size, shift)), self.size
 
         def deflated(f: np.ndarray) -> np.ndarray:
             f = np.asarray(f, dtype=float).reshape(-1)
@@ -146,14 +153,13 @@ class Generator:
 
         operator = LinearOperator((n, n), matvec=deflated, dtype=float)
         try:
-            values = eigs(operator, k=4, v0=p * odd, return_eigenvectors=False, tol=1e-10)
+            return eigs(operator, k=4, v0=p * odd, return_eigenvectors=False, tol=1e-10)
         except ArpackNoConvergence as error:
-            values = error.eigenvalues
-            if not len(values):
-                raise UnsoundError(
-                    f"{WHO}: the slowest mode did not converge. Give more cells=."
-                ) from None
-        return float((1 / values).real.min())
+            if len(error.eigenvalues):
+                return error.eigenvalues
+            raise UnsoundError(
+                f"{WHO}: the slowest mode did not converge. Give more cells=."
+            ) from None
 
 
 def _chebyshev() -> np.ndarray:
