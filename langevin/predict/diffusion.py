@@ -30,7 +30,7 @@ class Diffusion:
     thermal: bool
     decay: float
 
-    def potential(self, points: np.ndarray) -> np.ndarray:
+    def energy(self, points: np.ndarray) -> np.ndarray:
         """Phi at ``points`` (..., dim), shape (...)."""
         value = self.surface.energy(points)
         return value if self.decay == 0 else value + self.decay / 2 * (points**2).sum(-1)

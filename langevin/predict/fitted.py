@@ -23,7 +23,7 @@ DEPTH, DEEPEST = 45.0, 500.0  # T: mass beyond is about exp(-DEPTH); wells beyon
 TRIAL_CELLS = {1: 400, 2: 40}  # per axis, of the solves that find the box
 OUTSIDE = {1: 1e-13, 2: 1e-11}  # the mass that may be left outside
 FARTHEST = {1: 1e12, 2: 1e7}  # widths of a well to which a box is widened
-KNOTS = {1: 257, 2: 49}  # per axis, at which the gradients of real data are evaluated
+KNOTS = {1: 255, 2: 47}  # per axis, at which the gradients of real data are evaluated
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,65 +55,76 @@ class Solution:
 
 
 class Coefficients:
-    """Drift and diffusion of a `Diffusion`; of real data, interpolated by cubics inside a box.
+    """Drift, diffusion and energy of a `Diffusion`; of real data interpolated by cubics in a box.
 
     Cubics are exact for least squares, whose gradient is linear and whose C is quadratic.
     """
 
-    def __init__(self, diffusion: Diffusion, low: np.ndarray, high: np.ndarray, axes: tuple):
-        self.diffusion, self.tables = diffusion, None
-        if not is_finite_sum(diffusion.surface) or diffusion.thermal:
+    def __init__(self, diffusion: Diffusion, axes: tuple[Axis, ...]):
+        self.diffusion, self.splines = diffusion, None
+        if not is_finite_sum(diffusion.surface):
             return
+        from scipy.interpolate import CubicSpline, RectBivariateSpline
+
         dim = len(axes)
-        knots = [replace(axis, cells=KNOTS[dim] - 2).nodes for axis in axes]
-        self.knots = [
-            np.concatenate([[a], k, [b]]) for a, k, b in zip(low, knots, high, strict=True)
-        ]
-        points = tensor(self.knots)
-        b, d = diffusion.drift(points), diffusion.diffusion(points)
-        upper = np.triu_indices(dim)
-        self.tables = np.concatenate([b, d[..., upper[0], upper[1]]], axis=-1)
+        knots = [replace(axis, cells=KNOTS[dim]).nodes for axis in axes]
+        knots = [np.concatenate([[a.low], x, [a.high]]) for a, x in zip(axes, knots, strict=True)]
+        points = tensor(knots)
+        d = diffusion.diffusion(points)[..., *np.triu_indices(dim)]
+        energy = diffusion.energy(points)[..., None]
+        columns = np.concatenate([diffusion.drift(points), d, energy], axis=-1)
+        if dim == 1:
+            line = CubicSpline(knots[0], columns)
+            self.splines = lambda x: line(x[:, 0])
+        else:
+            table = [RectBivariateSpline(*knots, c, s=0) for c in np.moveaxis(columns, -1, 0)]
+            self.splines = lambda x: np.stack([t.ev(*x.T) for t in table], axis=-1)
+
+    def _table(self, points: np.ndarray) -> np.ndarray:
+        return self.splines(points.reshape(-1, points.shape[-1])).reshape(*points.shape[:-1], -1)
 
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """b (..., dim) and D (..., dim, dim) at points (..., dim)."""
-        if self.tables is None:
+        if self.splines is None:
             return self.diffusion.drift(points), self.diffusion.diffusion(points)
-        from scipy.interpolate import CubicSpline, RectBivariateSpline
-
-        dim = points.shape[-1]
-        if dim == 1:
-            values = CubicSpline(self.knots[0], self.tables)(points[..., 0])
-        else:
-            flat = points.reshape(-1, 2)
-            columns = [
-                RectBivariateSpline(*self.knots, self.tables[..., k], s=0).ev(*flat.T)
-                for k in range(self.tables.shape[-1])
-            ]
-            values = np.stack(columns, axis=-1).reshape(*points.shape[:-1], -1)
+        dim, values = points.shape[-1], self._table(points)
         d = np.empty((*points.shape[:-1], dim, dim))
         i, j = np.triu_indices(dim)
-        d[..., i, j] = d[..., j, i] = values[..., dim:]
+        d[..., i, j] = d[..., j, i] = values[..., dim:-1]
         return values[..., :dim], d
 
+    def energy(self, points: np.ndarray) -> np.ndarray:
+        """Phi at points (..., dim), shape (...)."""
+        if self.splines is None:
+            return self.diffusion.energy(points)
+        return self._table(points)[..., -1]
 
-def solve(diffusion: Diffusion, axes: tuple[Axis, ...], bottoms: np.ndarray) -> Solution:
-    """Discretise the diffusion on a grid and find its stationary law."""
+
+def solve(
+    diffusion: Diffusion,
+    axes: tuple[Axis, ...],
+    bottoms: np.ndarray,
+    coefficients: Coefficients | None = None,
+) -> Solution:
+    """Discretise the diffusion on a grid and find its stationary law.
+
+    ``coefficients``: those of another grid in the same box.
+    """
     points = tensor([axis.halves for axis in axes])
-    low, high = (np.array([getattr(a, end) for a in axes]) for end in ("low", "high"))
-    coefficients = Coefficients(diffusion, low, high, axes)
+    coefficients = coefficients or Coefficients(diffusion, axes)
     with np.errstate(all="ignore"):
         b, d = coefficients(points)
         nodes = points[tuple([slice(None, None, 2)] * len(axes))]
-        energy = diffusion.potential(nodes)
+        energy = coefficients.energy(nodes)
     finite = np.isfinite(b).all(-1) & np.isfinite(d).all((-2, -1))
     active = np.isfinite(energy) & finite[tuple([slice(None, None, 2)] * len(axes))]
     temperature = _isotropic(d, finite) / diffusion.mobility
-    potential = energy / temperature if np.isfinite(temperature) else None
+    potential = diffusion.energy(nodes) / temperature if np.isfinite(temperature) else None
     at = np.stack([a.index(x) for a, x in zip(axes, bottoms.T, strict=True)], axis=-1)
     wells = np.clip(np.rint(at).astype(np.int64), 0, np.array(active.shape) - 1)
     d_nodes = d[tuple([slice(None, None, 2)] * len(axes))]
     passes = [s.position for s in diffusion.surface.saddles()]
-    tops = diffusion.potential(np.array(passes)) if passes else np.zeros(0)
+    tops = diffusion.energy(np.array(passes)) if passes else np.zeros(0)
     active &= _within_reach(energy, d_nodes, active, wells, tops, diffusion.mobility)
     if not active[tuple(wells.T)].all():
         raise UnsoundError(DISCONNECTED)
@@ -256,7 +267,7 @@ def _widths(diffusion: Diffusion, points: np.ndarray) -> np.ndarray:
 
 def fitted_box(
     diffusion: Diffusion, bottoms: np.ndarray, start: Any
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, Coefficients]:
     """The box widened, face by face, until next to no mass of a coarse solution lies outside.
 
     Raises UnsoundError where the mass does not fall off: there is no stationary density.
@@ -285,14 +296,14 @@ def fitted_box(
             "fall off, or hardly: the noise grows as fast as what drives back, and there is no "
             "stationary density that a grid holds. Reduce the learning rate, or the noise there."
         )
-    return low, high
+    return low, high, solution.coefficients
 
 
 def first_box(diffusion: Diffusion, bottoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The level box of each coordinate's own temperature at the minima, the hottest of them."""
     require_noise(diffusion, bottoms)
     temperatures = diffusion.temperatures(bottoms).max(axis=0)
-    energies = diffusion.potential(bottoms)
+    energies = diffusion.energy(bottoms)
     width = _widths(diffusion, bottoms)
     low, high = (bottoms - 6 * width).min(axis=0), (bottoms + 6 * width).max(axis=0)
     for saddle in diffusion.surface.saddles() if len(bottoms) > 1 else ():

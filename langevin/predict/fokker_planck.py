@@ -214,9 +214,9 @@ def fokker_planck(surface: Any, dynamics: Any, *, cells: Any = None) -> FokkerPl
     cells = _cells(cells, surface.dim)
     find_minima(WHO, surface)
     bottoms = diffusion.bottoms()
-    low, high = fitted_box(diffusion, bottoms, first_box(diffusion, bottoms))
+    low, high, known = fitted_box(diffusion, bottoms, first_box(diffusion, bottoms))
     fine, coarse = (
-        solve(diffusion, axes_of(diffusion, low, high, n, bottoms), bottoms)
+        solve(diffusion, axes_of(diffusion, low, high, n, bottoms), bottoms, known)
         for n in (cells, [n // 2 for n in cells])
     )
     regime = regime_of(surface, dynamics)
@@ -246,7 +246,7 @@ def _law(surface: Any, diffusion: Diffusion, solution: Solution, regime: str) ->
     if temperature is not None:
 
         def reference(points: np.ndarray) -> np.ndarray:
-            return -diffusion.potential(points) / temperature
+            return -diffusion.energy(points) / temperature
 
     return FokkerPlanck(
         name="Fokker-Planck",
