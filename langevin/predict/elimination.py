@@ -101,7 +101,7 @@ def eliminate(
 def _banded(storage: np.ndarray, leave: np.ndarray, band: int) -> tuple[np.ndarray, np.ndarray]:
     """``I - U`` and ``S - L`` in LAPACK's upper and lower banded layouts."""
     n = len(leave)
-    upper, lower = np.zeros((band + 1, n)), np.zeros((band + 1, n))
+    upper, lower = (np.zeros((band + 1, n), order="F") for _ in range(2))  # or each solve copies
     upper[band], lower[0] = 1.0, leave
     for k in range(1, min(band, n - 1) + 1):
         upper[band - k, k:] = -storage[: n - k, band + k] / leave[k:]

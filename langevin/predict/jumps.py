@@ -15,12 +15,15 @@ Sources: Scharfetter and Gummel 1969; Wang, Peskin and Elston 2003 (the rates as
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from langevin.errors import UnsoundError
+from langevin.predict.blocks import eliminate_blocks
 from langevin.predict.diffusion import WHO
 from langevin.predict.elimination import Factors, eliminate
 
@@ -90,16 +93,46 @@ class Generator:
         """The number of active nodes."""
         return int(self.active.sum())
 
-    def _eliminated(self, loss: np.ndarray) -> Factors:
-        """``loss - Q^T``, factored without a subtraction."""
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """The active nodes in the order of elimination: along the axis that keeps the band narrow.
+
+        Row by row a jump by (e1, e2) spans e1 rows, column by column e2 columns.
+        """
+        number = np.full(self.active.shape, -1)
+        number[self.active] = np.arange(self.size)
+        if self.active.ndim == 1:
+            return number[self.active]
+        reach = np.abs(self.steps).max(axis=0) * self.active.shape[::-1]
+        flat = number.ravel() if reach[0] <= reach[1] else number.T.ravel()
+        return flat[flat >= 0]
+
+    def _eliminated(self, loss: float) -> Factors:
+        """``loss - Q^T``, factored without a subtraction, its nodes in `_order`."""
+        place = np.empty(self.size, dtype=np.int64)
+        place[self._order] = np.arange(self.size)
+        method = eliminate if self.active.ndim == 1 else eliminate_blocks
         try:
-            return eliminate(self.target, self.origin, self.rates, loss)
+            return method(
+                place[self.target], place[self.origin], self.rates, np.full(self.size, loss)
+            )
         except UnsoundError:
             raise UnsoundError(DISCONNECTED) from None
 
+    def _back(self, ordered: np.ndarray) -> np.ndarray:
+        """A vector in the order of elimination, in that of the nodes again."""
+        result = np.empty(self.size)
+        result[self._order] = ordered
+        return result
+
+    def _solver(self, loss: float) -> Callable[[np.ndarray], np.ndarray]:
+        """``f -> (loss - Q^T)**-1 f`` for a positive loss."""
+        factors = self._eliminated(loss)
+        return lambda f: self._back(factors.solve(f[self._order]))
+
     def stationary(self) -> np.ndarray:
         """The stationary probability of every active node, each with its relative accuracy."""
-        p = self._eliminated(np.zeros(self.size)).from_first()
+        p = self._back(self._eliminated(0.0).from_first())
         if not 0 < p.sum() < np.inf:
             raise UnsoundError(DISCONNECTED)
         return p / p.sum()
@@ -111,10 +144,10 @@ class Generator:
         accuracy does not suffer from rates of very different size, and DEGREE solves.
         """
         speed = POLE / time
-        factors = self._eliminated(np.full(self.size, speed))
+        solve = self._solver(speed)
 
         def mapped(v: np.ndarray) -> np.ndarray:
-            return 2 * speed * factors.solve(v) - v
+            return 2 * speed * solve(v) - v
 
         c = _chebyshev()
         previous, current = p, mapped(p)
@@ -144,11 +177,11 @@ class Generator:
         """The largest eigenvalues of ``(shift - Q^T)**-1`` but for the stationary one."""
         from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
-        factors, n = self._eliminated(np.full(self.size, shift)), self.size
+        solve, n = self._solver(shift), self.size
 
         def deflated(f: np.ndarray) -> np.ndarray:
             f = np.asarray(f, dtype=float).reshape(-1)
-            x = factors.solve(f - p * f.sum())
+            x = solve(f - p * f.sum())
             return x - p * x.sum()
 
         operator = LinearOperator((n, n), matvec=deflated, dtype=float)
