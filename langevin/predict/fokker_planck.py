@@ -208,7 +208,7 @@ def fokker_planck(surface: Any, dynamics: Any, *, cells: Any = None) -> FokkerPl
 
     Raises UnsoundError for Underdamped, above two dimensions, noise without a covariance or that
     vanishes in some direction, shuffled epochs, and where no stationary density exists.
-    Source: theory in Jastrzebski et al. 2017, Eq. 6; scheme: `langevin.predict.jumps`.
+    Sources: Jastrzebski et al. 2017 (the equation); `langevin.predict.jumps` (the scheme).
     """
     diffusion = diffusion_of(surface, dynamics)
     cells = _cells(cells, surface.dim)

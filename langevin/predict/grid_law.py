@@ -21,7 +21,7 @@ from langevin.predict.gaussian import resolve_axes
 from langevin.predict.grid import Axis, tensor
 
 FLOOR = 1e-25  # of the largest probability, in a law at a time: below is rounding
-ORDER = 4  # Gauss-Legendre nodes per axis of a piece between nodes
+ORDER = {1: 6, 2: 4}  # Gauss-Legendre nodes per axis of a piece between nodes
 SUBCELLS = 8  # per axis, in a cell that a border between basins runs through
 CHUNK = 400_000
 
@@ -32,7 +32,8 @@ class GridLaw:
 
     The density at a node is its probability over the size of the cell; between nodes the logarithm
     of the density, less ``reference`` (a function of points, where one is known), is interpolated
-    by cubics. ``negative_mass`` is what rounding had made negative and was set to 0.
+    by cubics, and the whole is normalised by its integral, 1 but for the interpolation.
+    ``negative_mass`` is what rounding had made negative and was set to 0.
     """
 
     name: str
@@ -76,8 +77,12 @@ class GridLaw:
         """The density at ``points`` (..., dim), shape (...); 0 outside the grid."""
         points = check_points(points, self.dim)
         flat = points.reshape(-1, self.dim)
-        parts = [self._at(flat[k : k + CHUNK]) for k in range(0, len(flat), CHUNK)]
-        return np.concatenate([np.zeros(0), *parts]).reshape(points.shape[:-1])
+        return (self._shape(flat) / self._total).reshape(points.shape[:-1])
+
+    def _shape(self, points: np.ndarray) -> np.ndarray:
+        """The interpolated density at points (n, dim), not normalised."""
+        parts = [self._at(points[k : k + CHUNK]) for k in range(0, len(points), CHUNK)]
+        return np.concatenate([np.zeros(0), *parts])
 
     def _at(self, points: np.ndarray) -> np.ndarray:
         total = self._interpolated(self._logs, points)
@@ -112,20 +117,21 @@ class GridLaw:
             clipped = np.clip(given, axis.low, axis.high)
             cuts = np.union1d(np.concatenate([[axis.low], axis.nodes, [axis.high]]), clipped)
             cuts = cuts[(cuts >= clipped[0]) & (cuts <= clipped[-1])]
-            nodes, weights = gauss_legendre(ORDER)
+            nodes, weights = gauss_legendre(ORDER[self.dim])
             width = np.diff(cuts)[:, None]
             middle = (cuts[:-1] + cuts[1:]) / 2
             owner = np.searchsorted(clipped, middle, side="right") - 1
             x, w = cuts[:-1, None] + width * nodes, width * weights
-            ruled.append((x.ravel(), w.ravel(), np.repeat(owner, ORDER)))
+            ruled.append((x.ravel(), w.ravel(), np.repeat(owner, ORDER[self.dim])))
         if self.dim == 1:
             x, w, owner = ruled[0]
-            return np.bincount(owner, self.density(x[:, None]) * w, len(edges[0]) - 1)
+            return np.bincount(owner, self._shape(x[:, None]) * w, len(edges[0]) - 1)
         (x, v, i), (y, w, j) = ruled
         result = np.zeros((len(edges[0]) - 1, len(edges[1]) - 1))
         rows = max(1, CHUNK // max(len(y), 1))
         for k in range(0, len(x), rows):
-            part = self.density(tensor([x[k : k + rows], y])) * w
+            points = tensor([x[k : k + rows], y])
+            part = self._shape(points.reshape(-1, 2)).reshape(points.shape[:-1]) * w
             by_y = np.stack([np.bincount(j, row, result.shape[1]) for row in part])
             np.add.at(result, i[k : k + rows], by_y * v[k : k + rows, None])
         return result

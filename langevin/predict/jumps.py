@@ -2,7 +2,7 @@
 
 In the coordinates s of the grid a diffusion has the drift b and the matrix D (Ito). Selling's
 decomposition writes any positive definite D, in units of cells, as ``sum_k l_k e_k e_k^T`` with
-at most three integer offsets e_k and l_k >= 0, and a node jumps by ``+-e_k`` at the rates
+at most four integer offsets e_k and l_k >= 0, and a node jumps by ``+-e_k`` at the rates
 ``l_k B(-+z_k)``: ``B(z) = z/(e**z - 1)`` is Bernoulli's function, ``z_k = int D^-1 b . ds`` along
 the edge. The rates are those of the node left, so the generator needs no derivative of D in Ito's
 form; they are never negative; and mass is conserved, whatever the grid. For diagonal D this is
@@ -44,7 +44,9 @@ def bernoulli(z: np.ndarray) -> np.ndarray:
 
 
 def selling(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (n, 3) >= 0 and integer offsets (n, 3, 2) with ``D = sum_k l_k e_k e_k^T``.
+    """Weights (n, k) >= 0 and integer offsets (n, k, 2) with ``D = sum_k l_k e_k e_k^T``.
+
+    k is 3 where every D is diagonal (the offsets then are the axes), else 4.
 
     ``d`` (n, 2, 2) positive definite. Raises UnsoundError where an offset is too long for a grid.
     """
@@ -64,6 +66,8 @@ def selling(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         v[open_, (k + 1) % 3], v[open_, (k + 2) % 3], v[open_, k] = -a, b, a - b
     offsets = np.stack([-v[..., 1], v[..., 0]], axis=-1)
     weights = np.maximum(-pairs, 0.0)
+    if (d[:, 0, 1] != 0).any():
+        weights, offsets = _smoothed(weights, offsets)
     weights[weights < 1e-13 * trace[:, None]] = 0.0
     if np.abs(np.where(weights[..., None] > 0, offsets, 0)).max() > LONGEST:
         raise UnsoundError(
@@ -72,6 +76,33 @@ def selling(d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             "predict.quadratic on a quadratic surface, or simulate."
         )
     return weights, offsets
+
+
+def _smoothed(weights: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same sums with a fourth offset (n, 4), (n, 4, 2), and weights that are C^1 in D.
+
+    Where D moves on to another triple of offsets Selling's weights have a kink, and the density a
+    spike of first order. ``2 e_i e_i' + 2 e_j e_j' = sum of (e_i +- e_j)(e_i +- e_j)'`` lets the
+    weight w of the offset that leaves and that of the one that comes, m(w) and m(-w), overlap:
+    ``m(w) = (w + a)**2/(4 a)`` for |w| < a, else max(w, 0). At most one of the three is so small.
+    """
+    extra, added = np.zeros(len(weights)), np.zeros((len(weights), 2), dtype=np.int64)
+    result = weights.copy()
+    for k in range(3):
+        i, j = (k + 1) % 3, (k + 2) % 3
+        w = weights[:, k]
+        first, second = weights[:, i] + w, weights[:, j] + w
+        a = first * second / (first + second) / 2
+        share = np.where(w < a, (a - w) ** 2 / np.maximum(4 * a, 1e-300), 0.0)
+        result[:, k] += share
+        result[:, i] -= 2 * share
+        result[:, j] -= 2 * share
+        extra += share
+        added = np.where((share > 0)[:, None], offsets[:, i] - offsets[:, j], added)
+    return (
+        np.concatenate([result, extra[:, None]], axis=1),
+        np.concatenate([offsets, added[:, None]], axis=1),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +264,7 @@ def rates_on_plane(active: np.ndarray, matrix: np.ndarray, edge: Any) -> Generat
     number = np.full(active.shape, -1)
     number[active] = np.arange(len(where))
     parts = []
-    for k in range(3):
+    for k in range(weights.shape[1]):
         for sign in (1, -1):
             step = sign * offsets[:, k]
             end = where + step
