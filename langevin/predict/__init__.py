@@ -6,6 +6,7 @@ from langevin.predict.finite_step import FiniteStep, finite_step
 from langevin.predict.fokker_planck import FokkerPlanck, fokker_planck
 from langevin.predict.gaussian import GaussianMixture
 from langevin.predict.gibbs import boltzmann_gibbs
+from langevin.predict.grid_law import GridLaw
 from langevin.predict.laplace import laplace
 from langevin.predict.line import GibbsLine
 from langevin.predict.plane import GibbsPlane
@@ -22,6 +23,7 @@ __all__ = [
     "GaussianMixture",
     "GibbsLine",
     "GibbsPlane",
+    "GridLaw",
     "Quadratic",
     "Scaling",
     "SmoothedLaw",
