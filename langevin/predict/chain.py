@@ -126,6 +126,36 @@ class Chain(SmoothedLaw):
             thresholds=self.thresholds,
         )
 
+    def hitting_time(self, region: str, start: Any = None) -> float:
+        """The mean time until ``region``, text such as "x > 1 or x < -2", first holds.
+
+        Counted from step 1 as `FirstPassage` counts, in the dynamics' time: steps for SGD, units of
+        dt for Langevin. ``start`` as for `at`. Parts of a region narrower than a tenth of a step's
+        deviation may be missed. Raises UnsoundError where the region cannot be reached or replicas
+        escape to infinity first, FormulaError for text that is no region.
+        """
+        return self.unit * self._hitting(region).mean(self._starts(start))
+
+    def hitting_probability(self, region: str, step: Any, start: Any = None) -> Any:
+        """The probability that ``region`` has held by ``step`` (whole numbers, any shape).
+
+        1 minus the survival function of the first passage; ``step`` 0 gives 0. Raises what
+        `hitting_time` raises, and ParameterError for more steps than are affordable.
+        """
+        return self._hitting(region).probability(step, self._starts(start))
+
+    def _hitting(self, region: str) -> Any:
+        """The passage into ``region``, kept: solving for it is what takes the time."""
+        from langevin.predict.hitting import chain_hitting
+
+        known = self.__dict__.setdefault("_passages", {})
+        if region not in known:
+            known[region] = chain_hitting(self, region)
+        return known[region]
+
+    def _starts(self, start: Any) -> Any:
+        return [m.position for m in self.step.surface.minima()] if start is None else start
+
     def _grid_around(self, x: np.ndarray, steps: int) -> Any:
         """This chain, or a kernel on a wider grid where the way in from ``x`` leaves its own."""
         orbit, spread = [x], np.sqrt(self.step.variance(x)).max()

@@ -98,7 +98,7 @@ def node_spacing(step: Step, low: float, high: float, spacing: float) -> float:
 def jump(step: Step, low: float, high: float) -> float | None:
     """Where the map jumps the most in [low, high], as at the kink of abs(x); None if nowhere."""
     x = np.linspace(low, high, 4001)
-    slope = np.abs(np.diff(step.mean(x)) / np.diff(x))
+    slope = np.abs(np.diff(step.mean(x) - x))  # the map's own slope of 1 could hide a jump down
     k = int(slope.argmax())
     a, b = x[k], x[k + 1]
     for _ in range(30):
