@@ -73,10 +73,13 @@ class GaussianMixture:
         """The number of coordinates."""
         return self.means.shape[1]
 
-    def occupation(self) -> np.ndarray:
-        """The weight of each component: the probability of each minimum, (n_minima,)."""
+    def _shares(self) -> np.ndarray:
         w = np.exp(self.log_weights - self.log_weights.max())
         return w / w.sum()
+
+    def occupation(self) -> np.ndarray:
+        """The weight of each component: the probability of each minimum, (n_minima,)."""
+        return self._shares()
 
     def ratio(self, i: int, j: int) -> float:
         """``p_i / p_j`` for two minima; raises ParameterError for an unknown index."""
@@ -92,9 +95,7 @@ class GaussianMixture:
         """
         points = check_points(points, self.dim)
         total = np.zeros(points.shape[:-1])
-        for w, mean, covariance in zip(
-            self.occupation(), self.means, self.covariances, strict=True
-        ):
+        for w, mean, covariance in zip(self._shares(), self.means, self.covariances, strict=True):
             root = self._root(covariance)
             z = np.linalg.solve(root, (points - mean)[..., None])[..., 0]
             scale = np.prod(np.diag(root)) * (2 * np.pi) ** (self.dim / 2)
@@ -120,7 +121,7 @@ class GaussianMixture:
         x = np.asarray(x, dtype=float)
         total = np.zeros(x.shape)
         for w, m, c in zip(
-            self.occupation(), self.means[:, 0], self.covariances[:, 0, 0], strict=True
+            self._shares(), self.means[:, 0], self.covariances[:, 0, 0], strict=True
         ):
             if c > 0:
                 total = total + w * normal_interval(np.full(x.shape, -np.inf), (x - m) / np.sqrt(c))
@@ -142,12 +143,12 @@ class GaussianMixture:
         if len(axes) == 1:
             edges = check_edges(edges)
             k = axes[0]
-            for w, m, c in zip(self.occupation(), self.means, self.covariances, strict=True):
+            for w, m, c in zip(self._shares(), self.means, self.covariances, strict=True):
                 total = total + w * _interval(edges, m[k], np.sqrt(max(c[k, k], 0.0)))
             return total
         x_edges, y_edges = check_edge_pair(edges)
         pick = list(axes)
-        for w, m, c in zip(self.occupation(), self.means, self.covariances, strict=True):
+        for w, m, c in zip(self._shares(), self.means, self.covariances, strict=True):
             block = c[np.ix_(pick, pick)]
             self._root(block)
             total = total + w * _rectangles(x_edges, y_edges, m[pick], block)
@@ -155,7 +156,7 @@ class GaussianMixture:
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean (dim,) and covariance (dim, dim)."""
-        w = self.occupation()
+        w = self._shares()
         mean = w @ self.means
         offset = self.means - mean
         spread = np.einsum("k,ki,kj->ij", w, offset, offset)

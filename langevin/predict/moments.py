@@ -75,6 +75,11 @@ class LinearChain:
         eye = np.eye(len(h))
         return np.block([[eye - slope * h, -carried * eye], [h, self.momentum * eye]])
 
+    def kick(self, noise: np.ndarray) -> np.ndarray:
+        """What the noise covariance (dim, dim) of one gradient adds to the state's in a step."""
+        q = np.array([-self._row()[0], 1.0])
+        return np.kron(np.outer(q, q), noise)
+
 
 @dataclass(frozen=True, eq=False)
 class BatchNoise:

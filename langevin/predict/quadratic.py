@@ -7,16 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from langevin.dynamics import SGD
+from langevin.dynamics import SGD, Underdamped
 from langevin.errors import ParameterError, UnsoundError
 from langevin.predict.common import (
-    discrete_step,
     find_minima,
     is_finite_sum,
     momentum_of,
     single_valued,
 )
 from langevin.predict.gaussian import GaussianMixture
+from langevin.predict.linear import (
+    GaussianAt,
+    GaussianChain,
+    entropy_production,
+    is_other_integrator,
+    langevin_chain,
+    law_at,
+)
 from langevin.predict.moments import BatchNoise, LinearChain, largest_rate
 
 WHO = "predict.quadratic"
@@ -28,21 +35,55 @@ class Quadratic(GaussianMixture):
     """The stationary law of a linear chain: exact ``mean`` (dim,) and ``covariance``.
 
     ``covariance`` is (dim, dim); with momentum (2 dim, 2 dim), positions first, then PyTorch's
-    momentum buffer. ``moments()`` is always that of the positions. ``gaussian`` says whether the
-    law itself is Gaussian, so that density and bins are exact: on real mini-batches it is not,
-    and they are those of the Gaussian with the exact covariance. ``circulation`` (dim, dim) is
-    the antisymmetric part of Cov(x_{t+1}, x_t): zero iff there is detailed balance, else the
-    area swept per step in each plane by the stationary current.
+    momentum buffer, or for Underdamped the velocity. ``moments()`` is always that of the positions.
+    ``gaussian`` says whether the law itself is Gaussian, so that density and bins are exact: on
+    real mini-batches it is not, and they are those of the Gaussian with the exact covariance.
+    ``circulation`` (dim, dim) is the antisymmetric part of Cov(x_{t+1}, x_t): zero iff there is
+    detailed balance, else the area swept per step in each plane by the stationary current.
     """
 
     covariance: np.ndarray
     circulation: np.ndarray
     gaussian: bool
+    linear: GaussianChain | None = None
 
     @property
     def mean(self) -> np.ndarray:
         """The mean position (dim,): the minimum itself."""
         return self.means[0]
+
+    def at(self, step: int, start: Any = None) -> GaussianAt:
+        """The law after ``step`` >= 1 steps from rest at ``start``.
+
+        ``start`` is a point (dim,), points (k, dim) in equal shares, or None for the minimum; the
+        velocity or buffer starts at zero, as in a simulation. Raises UnsoundError for mini-batches
+        of real data, whose noise depends on the position.
+        """
+        law = law_at(self._chain("at"), self.mean, step, start, len(self.covariance))
+        if self.gaussian:
+            return law
+        return replace(law, regime=f"exact mean and covariance {step} steps after a start at rest")
+
+    @property
+    def entropy_production(self) -> float:
+        """``E ln p(x'|x)/p(x|x')`` of one step of the stationary chain, in nats a step.
+
+        0 iff there is detailed balance, as `circulation`. It is that of the discrete step. Raises
+        UnsoundError with momentum, on real mini-batches, and where a direction has no noise.
+        """
+        if not self.gaussian:
+            raise UnsoundError(
+                f"{WHO}: entropy_production needs Gaussian noise. Read .circulation instead."
+            )
+        return entropy_production(self._chain("entropy_production"))
+
+    def _chain(self, asked: str) -> GaussianChain:
+        if self.linear is None:
+            raise UnsoundError(
+                f"{WHO}: .{asked} is known for noise that does not depend on the position; that of "
+                "real mini-batches does. Simulate."
+            )
+        return self.linear
 
 
 def quadratic(surface: Any, dynamics: Any) -> Quadratic:
@@ -50,12 +91,14 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
 
     Constant noise, no momentum: ``Sigma H + H Sigma - eta H Sigma H = eta C/S``; C and H need not
     commute. Momentum, Nesterov's too, is PyTorch's, ``buf <- m buf + g, x <- x - eta buf``; a
-    weight decay lambda adds ``lambda I`` to H and moves the minimum. Overdamped
-    (Euler-Maruyama): eta = dt, C/S = 2 T/dt. On least squares over data, SGD's mini-batch noise
-    depends on the state, and the second moment M about the minimum solves
-    ``M = E[(1 - eta A_B) M (1 - eta A_B)] + eta**2 E[b_B b_B^T]`` over all mini-batches B, with
-    A_B, b_B the batch's Hessian and its gradient at the minimum. That is linear in M; it is
-    solved exactly, for sampling with and without replacement, and with momentum.
+    weight decay lambda adds ``lambda I`` to H and moves the minimum. Overdamped (Euler-Maruyama):
+    eta = dt, C/S = 2 T/dt; its other integrators, and every splitting of Underdamped with any
+    masses, are linear chains too, solved mode by mode.
+
+    On least squares over data, SGD's mini-batch noise depends on the state, and the second moment M
+    about the minimum solves ``M = E[(1 - eta A_B) M (1 - eta A_B)] + eta**2 E[b_B b_B^T]`` over all
+    mini-batches B, with A_B, b_B the batch's Hessian and its gradient at the minimum. That is
+    linear in M; it is solved exactly, for sampling with and without replacement, and with momentum.
 
     Raises UnsoundError for a surface that is not quadratic, flat or inverted directions, a
     learning rate at which the mean or the second moment diverges (naming the bound), and noise
@@ -69,7 +112,6 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
             "Use predict.chain in 1-D, predict.laplace or predict.boltzmann_gibbs for small "
             "steps, or simulate."
         )
-    discrete_step(WHO, dynamics)
     decay = float(getattr(dynamics, "weight_decay", 0.0))
     hessian = np.asarray(surface.hessian(np.zeros(surface.dim)), dtype=float)
     hessian = hessian + decay * np.eye(surface.dim)
@@ -82,6 +124,8 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
         )
     minimum = np.array(find_minima(WHO, surface)[0].position, dtype=float)
     minimum = minimum - np.linalg.solve(hessian, surface.gradient(minimum) + decay * minimum)
+    if is_other_integrator(dynamics):
+        return _stationary(langevin_chain(dynamics, hessian), minimum, dynamics)
     nesterov = getattr(dynamics, "nesterov", False)
     chain = LinearChain(curvatures, float(dynamics.step_size), momentum_of(dynamics), nesterov)
     if chain.rate >= chain.bound:
@@ -96,7 +140,26 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
         noise = axes.T @ _constant_covariance(surface, dynamics, minimum) @ axes
     noisy = getattr(surface, "noise", None) if isinstance(dynamics, SGD) else None
     gaussian = not batches and getattr(noisy, "gaussian", True)
-    return _assemble(chain, noise, axes, minimum, gaussian=gaussian)
+    return _assemble(chain, noise, axes, minimum, gaussian=gaussian, constant=not batches)
+
+
+def _stationary(chain: GaussianChain, minimum: np.ndarray, dynamics: Any) -> Quadratic:
+    """The law of an integrator of Langevin dynamics: positions, and velocities where it has any."""
+    d = chain.dim
+    size = 2 * d if isinstance(dynamics, Underdamped) else d
+    lagged = (chain.step @ chain.stationary)[:d, :d]
+    return Quadratic(
+        name="exact quadratic",
+        regime="exact for the discrete step on a quadratic surface, at any stable step size",
+        temperature=None,
+        log_weights=np.zeros(1),
+        means=minimum[None],
+        covariances=chain.stationary[None, :d, :d],
+        covariance=chain.stationary[:size, :size],
+        circulation=(lagged - lagged.T) / 2,
+        gaussian=True,
+        linear=chain,
+    )
 
 
 def _constant_covariance(surface: Any, dynamics: Any, minimum: np.ndarray) -> np.ndarray:
@@ -166,15 +229,22 @@ def example_noise(surface: Any, minimum: np.ndarray, axes: np.ndarray) -> BatchN
 
 
 def _assemble(
-    chain: LinearChain, noise: np.ndarray, axes: np.ndarray, minimum: np.ndarray, gaussian: bool
+    chain: LinearChain,
+    noise: np.ndarray,
+    axes: np.ndarray,
+    minimum: np.ndarray,
+    gaussian: bool,
+    constant: bool,
 ) -> Quadratic:
     d = len(minimum)
     full = chain.covariance(noise)
     back = np.kron(np.eye(2), axes)
+    step, kick = (back @ m @ back.T for m in (chain.step_matrix(), chain.kick(noise)))
     lagged = back @ (chain.step_matrix() @ full) @ back.T
     full = back @ full @ back.T
     full = (full + full.T) / 2
     lagged = lagged[:d, :d]
+    n = 2 * d if chain.momentum > 0 else d
     regime = "exact for the discrete step on a quadratic surface, at any stable step size"
     if not gaussian:
         regime = (
@@ -188,7 +258,8 @@ def _assemble(
         log_weights=np.zeros(1),
         means=minimum[None],
         covariances=full[None, :d, :d],
-        covariance=full if chain.momentum > 0 else full[:d, :d],
+        covariance=full[:n, :n],
         circulation=(lagged - lagged.T) / 2,
         gaussian=gaussian,
+        linear=GaussianChain(step[:n, :n], kick[:n, :n], full[:n, :n], d) if constant else None,
     )
