@@ -2,6 +2,7 @@
 
 from langevin.predict.chain import Chain, chain
 from langevin.predict.critical import CriticalNoise, critical_noise
+from langevin.predict.escape import Escape, escape
 from langevin.predict.finite_step import FiniteStep, finite_step
 from langevin.predict.fokker_planck import FokkerPlanck, fokker_planck
 from langevin.predict.gaussian import GaussianMixture
@@ -18,6 +19,7 @@ __all__ = [
     "Breaking",
     "Chain",
     "CriticalNoise",
+    "Escape",
     "FiniteStep",
     "FokkerPlanck",
     "GaussianMixture",
@@ -30,6 +32,7 @@ __all__ = [
     "boltzmann_gibbs",
     "chain",
     "critical_noise",
+    "escape",
     "finite_step",
     "fokker_planck",
     "laplace",
