@@ -19,8 +19,8 @@ NOISE = 0.24  # n = eta/S, so T = 0.12
 RATES = (0.02, 0.04, 0.08, 0.16)
 WELLS = lv.Surface("x**4/4 - a*x**3/3 - x**2/2", a=0.4, noise=lv.Isotropic(1.0))
 
-PLANE_T = 0.6
-PLANE_RATES = (0.005, 0.01, 0.02)
+PLANE_T = 0.7
+PLANE_RATES = (0.01, 0.02, 0.03)
 PLANE = lv.surfaces.three_well()
 
 # Two wells along the diagonal, noise four times as strong along one axis as along the other.
@@ -172,8 +172,8 @@ def _plane(more: int) -> dict:
         PLANE,
         lv.SGD(eta, eta / (2 * PLANE_T)),
         n_replicas=len(group),
-        n_steps=10_000,
-        burn_in=4_000,
+        n_steps=24_000,
+        burn_in=12_000,
         seed=12,
         observe=lv.Occupation(every=20, groups=group),
         progress=False,

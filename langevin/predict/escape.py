@@ -18,10 +18,10 @@ from langevin.predict.common import (
     single_valued,
     temperature_of,
 )
-from langevin.predict.passage_integral import LineDiffusion, mean_first_passage, outer_panels
 from langevin.predict.hitting import solved
 from langevin.predict.kernel import Step
 from langevin.predict.laplace import log_determinant
+from langevin.predict.passage_integral import LineDiffusion, mean_first_passage, outer_panels
 from langevin.surfaces.confinement import require_confining
 from langevin.surfaces.noise import Isotropic
 
