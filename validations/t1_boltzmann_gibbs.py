@@ -136,7 +136,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
 
 
 def _line(more: int):
-    group = np.repeat(np.arange(len(RATES)), 16_384 * more)
+    group = np.repeat(np.arange(len(RATES)), 32_768 * more)
     eta = np.array(RATES)[group]
     result = lv.simulate(
         WELLS,
@@ -166,7 +166,7 @@ def _line(more: int):
 
 
 def _plane(more: int) -> dict:
-    group = np.repeat(np.arange(len(PLANE_RATES)), 8_192 * more)
+    group = np.repeat(np.arange(len(PLANE_RATES)), 16_384 * more)
     eta = np.array(PLANE_RATES)[group]
     result = lv.simulate(
         PLANE,
