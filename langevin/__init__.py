@@ -1,7 +1,8 @@
 """langevin: where SGD ends up, and how learning rate, batch size and noise decide it."""
 
 from langevin import errors, plot, predict, schedules, surfaces
-from langevin.analysis.compare import compare
+from langevin.analysis.compare import combine, compare
+from langevin.analysis.temperatures import temperature_ratio_test
 from langevin.dynamics import SGD, Overdamped, Underdamped
 from langevin.observers import (
     Autocorrelation,
@@ -48,6 +49,7 @@ __all__ = [
     "Trajectory",
     "Transitions",
     "Underdamped",
+    "combine",
     "compare",
     "errors",
     "load",
@@ -56,4 +58,5 @@ __all__ = [
     "schedules",
     "simulate",
     "surfaces",
+    "temperature_ratio_test",
 ]

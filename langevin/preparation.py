@@ -12,6 +12,7 @@ from langevin.surfaces.expression import Surface
 from langevin.surfaces.finite_sum import FiniteSum
 
 LIMIT = 1e12  # farther than this a replica has escaped
+KEPT_STARTS = 4096  # start points that a result remembers
 
 
 def on_data(surface) -> bool:
@@ -164,6 +165,23 @@ def start_positions(surface, start, n_replicas, first_replica, dtype):
         )
     full = np.broadcast_to(points, (n_replicas, dim))
     return np.array(full.T, dtype=dtype, order="C")
+
+
+def remembered(start, starts: np.ndarray) -> np.ndarray | None:
+    """What a result keeps of where its replicas began: points (k, dim) in equal shares.
+
+    None for equal shares of the minima, an empty array where they are too many to keep.
+    """
+    if start is None:
+        return None
+    if np.ndim(start) < 2:
+        return starts.T[:1].astype(float)
+    nowhere = np.empty((0, len(starts)))
+    if starts.shape[1] > 2**18:
+        return nowhere
+    points, shares = np.unique(starts.T.astype(float), axis=0, return_counts=True)
+    shares = shares // np.gcd.reduce(shares)
+    return nowhere if shares.sum() > KEPT_STARTS else np.repeat(points, shares, axis=0)
 
 
 def repeated(columns: np.ndarray, n: int) -> np.ndarray:

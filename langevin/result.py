@@ -42,6 +42,8 @@ class Result:
     ``resumed_at`` is the step at which a run resumed from a checkpoint began, else 0;
     ``provenance`` tells the versions and the machine that computed it.
     ``ended_early``: every replica had passed in a run that observes FirstPassage alone.
+    ``start``: the points (k, dim) where the replicas began, in equal shares; None: equal shares of
+    the minima; empty where they were too many to keep.
     """
 
     surface: Any
@@ -62,6 +64,7 @@ class Result:
     resumed_at: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
     ended_early: bool = False
+    start: np.ndarray | None = None
 
     @property
     def n_replicas(self) -> int:

@@ -28,6 +28,7 @@ from langevin.preparation import (
     check_dynamics,
     coefficients,
     on_data,
+    remembered,
     run_constants,
     start_basins,
     start_positions,
@@ -97,6 +98,7 @@ def simulate(
 
     kind = np.dtype(dtype)
     starts = start_positions(surface, start, n_replicas, first_replica, kind)
+    began_at = remembered(start, starts)
     observe = tuple(observe) if isinstance(observe, (tuple, list)) else (observe,)
     origins = np.zeros(1, np.int16)
     if start is None or any(isinstance(o, observers_module.Occupation) for o in observe):
@@ -165,7 +167,7 @@ def simulate(
         stops = on_divergence == "stop"
         done, failure = _advance(engine, state, done, n_steps, window, stops, progress, saved)
     result = _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed, dtype)
-    result = dataclasses.replace(result, resumed_at=resumed_at)
+    result = dataclasses.replace(result, resumed_at=resumed_at, start=began_at)
     if failure is not None:
         failure.result = result
         raise failure

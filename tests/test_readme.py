@@ -16,9 +16,9 @@ def test_example(block, capsys, monkeypatch, tmp_path):
     printed = capsys.readouterr().out
     assert printed
     if "compare(" in block:
-        assert "agrees" in printed
+        assert ": agrees\n" in printed
     if "boltzmann_gibbs" in block:
-        assert "differs" in printed, "the README says that the small-step limit differs"
+        assert ": differs\n" in printed, "the README says that the small-step limit differs"
 
 
 def test_exactly_two_commands():

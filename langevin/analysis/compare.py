@@ -3,291 +3,206 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from langevin.analysis import pairs, timed
+from langevin.analysis.comparison import (
+    RESOLUTION,
+    SIGNIFICANCE,
+    Comparison,
+    Comparisons,
+    check_significance,
+    combine,
+    judged,
+)
+from langevin.analysis.distances import Distance, distances
+from langevin.analysis.finals import chi_square_rows, final_counts, kolmogorov_rows
 from langevin.analysis.groups import PerGroup, Series
+from langevin.analysis.rows import Row, estimate_row, moment_rows, occupation_rows
+from langevin.analysis.significance import holm, student
 from langevin.errors import LangevinError, ParameterError, UnsoundError
-from langevin.result import Estimate, Result
+from langevin.result import Result
 
-SIGNIFICANCE = 1e-3
-RESOLUTION = 0.05
+__all__ = ["Comparison", "Comparisons", "Row", "combine", "compare", "holm", "student"]
 
-
-@dataclass(frozen=True)
-class Row:
-    """One quantity: measured, predicted, and how far apart in standard errors.
-
-    ``scale`` is what its error is small or large against: the prediction itself, or for the entries
-    of a mean or a covariance the predicted standard deviations.
-    """
-
-    quantity: str
-    measured: float
-    stderr: float
-    predicted: float
-    z: float
-    p_value: float
-    scale: float
-
-    @property
-    def relative_error(self) -> float:
-        """Standard error over scale; 0 for a test without one."""
-        return self.stderr / self.scale if self.stderr > 0 and self.scale > 0 else 0.0
+SHAPED = ("histogram", "moments")  # observers of a law's shape: the final positions test it too
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A measurement beside a prediction.
+@dataclass
+class Found:
+    """What a comparison has found so far."""
 
-    ``rows``: every quantity tested, p-values two-sided (Student's t with the degrees of freedom of
-    the error groups; chi-square for the final positions). ``p_value``: the smallest after Holm's
-    correction over the rows. ``z``: that of the row with the smallest p-value. ``resolution``: the
-    largest standard error of the rows relative to their scale. ``total_variation``: distance
-    between the measured and the predicted histogram, with the part of it that counting noise alone
-    would give in ``total_variation_noise`` (NaN without a Histogram).
-
-    ``verdict``: "differs" if p_value < significance; else "agrees" if the errors are small enough
-    to have seen a deviation of the wanted resolution; else "undecided".
-    """
-
-    prediction: str
-    regime: str
-    rows: tuple[Row, ...]
-    total_variation: float
-    total_variation_noise: float
-    significance: float
-    wanted_resolution: float
-    notes: tuple[str, ...] = ()
-
-    @property
-    def worst(self) -> Row:
-        """The row with the smallest p-value."""
-        tested = [row for row in self.rows if not math.isnan(row.p_value)]
-        return min(tested or self.rows, key=lambda row: (row.p_value, -abs(row.z)))
-
-    @property
-    def z(self) -> float:
-        """Standard errors between measurement and prediction in the worst row."""
-        return self.worst.z
-
-    @property
-    def p_value(self) -> float:
-        """Holm-corrected p-value over all rows; NaN if no row could be tested."""
-        p = self.worst.p_value
-        return p if math.isnan(p) else min(1.0, p * len(self.rows))
-
-    @property
-    def resolution(self) -> float:
-        """Largest standard error relative to its scale.
-
-        Without a row that has one (a Histogram alone), the total variation that noise would give.
-        """
-        relative = max((row.relative_error for row in self.rows), default=0.0)
-        if relative == 0.0:
-            relative = self.total_variation_noise
-        return relative if math.isfinite(relative) else math.inf
-
-    @property
-    def verdict(self) -> str:
-        """``agrees``, ``differs`` or ``undecided``."""
-        if self.p_value < self.significance:
-            return "differs"
-        untested = any(math.isnan(row.p_value) for row in self.rows)
-        sharp = self.resolution <= self.wanted_resolution
-        return "agrees" if sharp and not untested else "undecided"
-
-    def __str__(self) -> str:
-        shown = sorted(self.rows, key=lambda r: (math.isnan(r.p_value), r.p_value))[:12]
-        width = max(len(row.quantity) for row in shown)
-        head = f"{'quantity':<{width}}  {'measured':>12} {'stderr':>9} {'predicted':>12} {'z':>7}"
-        lines = [f"measured against {self.prediction}: {self.verdict}", head]
-        for row in shown:
-            lines.append(
-                f"{row.quantity:<{width}}  {row.measured:12.6g} {row.stderr:9.2g} "
-                f"{row.predicted:12.6g} {row.z:7.2f}"
-            )
-        if len(self.rows) > len(shown):
-            lines.append(f"({len(self.rows) - len(shown)} more rows, all with larger p-values)")
-        tail = f"p = {self.p_value:.3g} (Holm over {len(self.rows)} rows)"
-        if not math.isnan(self.total_variation):
-            tail += (
-                f"; total variation {self.total_variation:.4f} "
-                f"(noise alone {self.total_variation_noise:.4f})"
-            )
-        return "\n".join([*lines, tail, *self.notes])
+    rows: list[Row] = field(default_factory=list)
+    distances: list[Distance] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def compare(
     result: Result,
     prediction: Any,
     *,
-    group: int | None = None,
+    group: int | tuple[int, int] | None = None,
     significance: float = SIGNIFICANCE,
     resolution: float = RESOLUTION,
+    margin: float | None = None,
     allow_unequilibrated: bool = False,
+    start: Any = None,
+    observer: str | None = None,
 ) -> Comparison:
     """Tests a result against a prediction, in every quantity that both know.
 
     An Occupation observer gives the ratios (or, above two minima, the probabilities) of the
-    minima; Moments gives mean and covariance; Histogram gives the total variation, and the final
-    positions, which are independent, a chi-square test on its bins. ``group`` picks one user group
-    of a sweep. ``significance`` and ``resolution`` (relative) decide the verdict, see Comparison.
+    minima; Moments gives mean and covariance; Histogram gives total variation, KL divergence and
+    Wasserstein-1 with bootstrap intervals; the final positions, which are independent, a
+    chi-square test on its bins and a Kolmogorov-Smirnov test along each axis that a Histogram or
+    Moments looked at. Observers with ``at=`` are compared with ``prediction.at(time)``, step by
+    step, where the prediction has that: with the law of a run that began where this one did, or at
+    ``start``. A prediction with ``mean_passage_time`` is compared with the FirstPassage.
+
+    ``prediction`` may be another Result, of independent noise: then every quantity, and the final
+    positions, of one are tested against those of the other, and the steps of an ``at=`` in order.
+
+    ``group`` picks one user group of a sweep (of two results: or a pair, one of each), ``observer``
+    one observer by its name. ``significance``, ``resolution`` and ``margin`` (relative) decide the
+    verdict, see Comparison.
 
     Raises ParameterError when result and prediction share no quantity, UnsoundError when the
-    occupation has not equilibrated (unless ``allow_unequilibrated``).
+    occupation has not equilibrated (unless ``allow_unequilibrated``), or when two results share
+    their noise.
     """
-    if not (hasattr(prediction, "regime") and hasattr(prediction, "moments")):
+    check_significance(significance)
+    if margin is not None and not (np.ndim(margin) == 0 and margin > 0):
+        raise ParameterError(f"margin={margin!r}: needs a number > 0, such as 0.01 for 1 %.")
+    if observer is not None and observer not in result.kinds:
+        have = ", ".join(result.kinds) or "none"
+        raise ParameterError(f"observer={observer!r}: this run has no such observer, but: {have}.")
+    found = Found()
+    if isinstance(prediction, Result):
+        name, regime = pairs.gather(
+            found, result, prediction, group, allow_unequilibrated, observer
+        )
+    elif hasattr(prediction, "mean_passage_time"):
+        _passage(found, result, prediction, group, observer)
+        name, regime = _named(prediction, "escape"), getattr(prediction, "regime", "")
+    elif hasattr(prediction, "regime") and hasattr(prediction, "moments"):
+        _gather(found, result, prediction, group, allow_unequilibrated, start, observer)
+        name, regime = prediction.name, prediction.regime
+    else:
         raise ParameterError(
             f"compare(result, {prediction!r}): the second argument must be a stationary "
-            "prediction, "
-            "such as langevin.predict.chain(surface, dynamics)."
+            "prediction, such as langevin.predict.chain(surface, dynamics), a prediction of a "
+            "passage time, or another result."
         )
-    rows: list[Row] = []
-    variation = noise = math.nan
-    rounding = float(np.finfo(result.dtype).eps)
-    for name, kind in result.kinds.items():
-        observed = result.observed[name]
-        if isinstance(observed, (Exception, Series)):  # a Series, at given times, is transient
-            continue
-        if kind == "occupation":
-            checked = observed.checked(allow_unequilibrated=allow_unequilibrated)
-            if group is not None and name in result.groups:
-                checked = checked.group(group)
-            rows += _occupation_rows(checked, prediction, result, _members(result, name, group))
-            continue
-        if isinstance(observed, PerGroup):
-            if group is None or not 0 <= group < len(observed):
-                raise ParameterError(
-                    f"{name!r} has the groups 0 to {len(observed) - 1}: group={group!r} given."
-                )
-            observed = observed[group]
-        if kind == "moments":
-            rows += _moment_rows(observed, prediction, rounding)
-        if kind == "histogram":
-            expected = _bin_probabilities(prediction, observed, result.surface.dim)
-            if expected is not None:
-                variation, noise = total_variation(observed, expected)
-                exact = getattr(prediction, "gaussian", True)  # else only its moments are exact
-                if exact:
-                    members = _members(result, name, group)
-                    rows += _final_rows(result.positions[members], observed, expected)
-    if not rows:
+    if not found.rows:
         raise ParameterError(
             f"the result (observed: {', '.join(result.observed) or 'nothing'}) and the prediction "
-            f"{prediction.name!r} share no quantity. Observe Occupation, Moments or Histogram, and "
-            "not with at=: densities at given times are not stationary ones."
+            f"{name!r} share no quantity. Observe Occupation, Moments or Histogram, and "
+            "not with at=, unless the prediction has .at(time): densities at given times are not "
+            "stationary ones." + "".join(f" {note}" for note in found.notes)
         )
+    # A stationary distance first, else that of the time at which it is largest.
+    variation = [d for d in found.distances if d.name == "total variation"] or sorted(
+        (d for d in found.distances if d.name.startswith("total variation")),
+        key=lambda d: -d.value,
+    )
     return Comparison(
-        prediction=prediction.name,
-        regime=prediction.regime,
-        rows=tuple(rows),
-        total_variation=variation,
-        total_variation_noise=noise,
+        prediction=name,
+        regime=regime,
+        rows=judged(found.rows, significance),
+        total_variation=variation[0].value if variation else math.nan,
+        total_variation_noise=variation[0].noise if variation else math.nan,
         significance=significance,
         wanted_resolution=resolution,
-        notes=_notes(result, prediction),
+        notes=tuple(found.notes),
+        distances=tuple(found.distances),
+        margin=margin,
     )
 
 
-def student(z: float, dof: int) -> float:
-    """Two-sided p-value of a difference of ``z`` standard errors."""
-    from scipy import special
-
-    if math.isnan(z):
-        return math.nan
-    return float(2 * special.stdtr(dof, -abs(z))) if dof > 0 else math.nan
+def _named(prediction: Any, otherwise: str) -> str:
+    return str(getattr(prediction, "name", otherwise))
 
 
-def _members(result: Result, name: str, group: int | None) -> np.ndarray:
-    """The replicas still alive, of one group of an observer."""
-    alive = result.diverged < 0
-    labels = result.groups.get(name)
-    return alive if labels is None or group is None else alive & (labels == group)
-
-
-def _row(quantity, measured: Estimate, predicted, scale=None, floor: float = -1.0) -> Row:
-    """A row; a difference of at most ``floor`` is rounding, and none."""
-    predicted = float(predicted)
-    scale = abs(predicted) if scale is None else float(scale)
-    same = abs(measured.value - predicted) <= floor
-    z = 0.0 if same else measured.z(predicted)
-    p_value = 1.0 if same else student(z, measured.dof)
-    return Row(quantity, measured.value, measured.stderr, predicted, z, p_value, scale)
-
-
-ROUNDINGS = 64  # last places by which a mean may be off through rounding alone
-SEEN = 16  # error groups that must have seen a minimum for its standard error to mean anything
-
-
-def _occupation_rows(occupation, prediction, result: Result, members: np.ndarray) -> list[Row]:
-    """Ratio or probabilities; a rare minimum is tested by the final positions instead."""
-    try:
-        expected = np.asarray(prediction.occupation())
-    except UnsoundError:
-        return []
-    probability, stderr, dof = occupation.probability, occupation.stderr, occupation.dof
-    n = len(probability)
-    if len(expected) != n or n < 2:
-        return []
-    rare = occupation.seen < SEEN
-    if n == 2 and not rare.any():
-        return [_row("p_0/p_1", occupation.ratio(0, 1), prediction.ratio(0, 1))]
-    labels = None
-    if rare.any() and result.surface.dim <= 2:
-        labels = result.surface.basins().label(result.positions[members].astype(float))
-    rows = []
-    for k in range(n):
-        if not rare[k]:
-            measured = Estimate(float(probability[k]), float(stderr[k]), dof)
-            rows.append(_row(f"p_{k}", measured, expected[k]))
-        elif labels is not None:
-            rows.append(_binomial_row(k, int((labels == k).sum()), len(labels), expected[k]))
+def _gather(found: Found, result, prediction, group, allow, start, only) -> None:
+    """Rows and distances of every observer that shares a quantity with a law."""
+    rounding = float(np.finfo(result.dtype).eps)
+    axes: dict[int, np.ndarray] = {}  # axes whose shape was looked at, and the replicas behind
+    for name, kind in result.kinds.items():
+        observed = result.observed[name]
+        if isinstance(observed, Exception) or only not in (None, name):
+            continue
+        members = alive(result, name, group)
+        if isinstance(observed, Series):
+            timed.gather(found, result, prediction, name, group, start)
+            continue
+        if kind == "occupation":
+            checked = observed.checked(allow_unequilibrated=allow)
+            if group is not None and name in result.groups:
+                checked = checked.group(group)
+            found.rows += occupation_rows(
+                checked, prediction, *_basin_counts(result, checked, members)
+            )
+            continue
+        if kind not in SHAPED:
+            continue
+        observed = one_group(observed, name, group)
+        positions = result.positions[members]
+        exact = getattr(prediction, "gaussian", True)  # else only its moments are exact
+        if kind == "moments":
+            found.rows += moment_rows(observed, prediction, rounding)
+            looked = range(result.surface.dim)
         else:
-            rows.append(Row(f"p_{k}", probability[k], math.nan, expected[k], *[math.nan] * 2, 0.0))
-    return rows
+            looked = observed.axes
+            expected = bin_probabilities(prediction, observed, result.surface.dim)
+            if expected is None:
+                continue
+            found.distances += distances(observed, expected)
+            if exact:
+                found.rows += chi_square_rows(
+                    final_counts(positions, observed),
+                    expected.ravel(),
+                    "final positions",
+                    order=expected.ndim > 1,
+                )
+        if exact:
+            axes.update((a, members) for a in looked)
+    for a in sorted(axes):
+        found.rows += kolmogorov_rows(result.positions[axes[a]], prediction, (a,))
+    found.notes += _notes(result, prediction)
 
 
-def _binomial_row(k: int, count: int, n: int, expected: float) -> Row:
-    """The exact test of a minimum's share of the final positions, which are independent."""
-    from scipy import special, stats
-
-    expected = min(max(float(expected), 0.0), 1.0)
-    p_value = float(stats.binomtest(count, n, expected).pvalue) if n else math.nan
-    error = math.sqrt(expected * (1 - expected) / n) if n else math.nan
-    sign = math.copysign(1.0, count - n * expected)
-    z = sign * float(-special.ndtri(max(p_value, 1e-300) / 2))
-    name = f"p_{k} (rare: final positions)"
-    return Row(name, count / max(n, 1), error, expected, z, p_value, expected)
+def alive(result: Result, name: str, group: int | None) -> np.ndarray:
+    """The replicas still alive, of one group of an observer."""
+    living = result.diverged < 0
+    labels = result.groups.get(name)
+    return living if labels is None or group is None else living & (labels == group)
 
 
-def _moment_rows(moments, prediction, rounding: float) -> list[Row]:
-    try:
-        mean, covariance = prediction.moments()
-    except UnsoundError:
-        return []
-    rows = []
-    dim = len(moments.mean)
-    deviation = np.sqrt(np.diag(np.atleast_2d(covariance)))
-    error = ROUNDINGS * rounding * (np.abs(moments.mean) + deviation)
-    for a in range(dim):
-        for b in range(a, dim):
-            measured = Estimate(
-                float(moments.covariance[a, b]), float(moments.covariance_stderr[a, b]), moments.dof
-            )
-            scale = deviation[a] * deviation[b]
-            rows.append(
-                _row(f"cov[{a},{b}]", measured, covariance[a][b], scale, error[a] * error[b])
-            )
-    for a in range(dim):
-        measured = Estimate(float(moments.mean[a]), float(moments.mean_stderr[a]), moments.dof)
-        rows.append(_row(f"mean[{a}]", measured, mean[a], deviation[a], error[a]))
-    return rows
+def one_group(observed: Any, name: str, group: int | None) -> Any:
+    """The estimate itself, or that of the group asked for; ParameterError where none was."""
+    if not isinstance(observed, PerGroup):
+        return observed
+    if group is None or not 0 <= group < len(observed):
+        raise ParameterError(
+            f"{name!r} has the groups 0 to {len(observed) - 1}: group={group!r} given."
+        )
+    return observed[group]
 
 
-def _bin_probabilities(prediction, density, dim: int) -> np.ndarray | None:
+def _basin_counts(result, occupation, members) -> tuple[np.ndarray | None, int]:
+    """The final positions by basin, for the minima too rare for an average over time."""
+    if not (occupation.seen < 16).any() or result.surface.dim > 2:
+        return None, 0
+    labels = result.surface.basins().label(result.positions[members].astype(float))
+    n = len(occupation.probability)
+    return np.array([(labels == k).sum() for k in range(n)]), len(labels)
+
+
+def bin_probabilities(prediction: Any, density: Any, dim: int) -> np.ndarray | None:
+    """The predicted probability of each bin of a Density; None where it is not known."""
     edges = density.edges
     axes = density.axes[0] if len(density.axes) == 1 else density.axes
     whole = density.axes == tuple(range(dim))
@@ -297,40 +212,21 @@ def _bin_probabilities(prediction, density, dim: int) -> np.ndarray | None:
         return None
 
 
-def total_variation(density, expected: np.ndarray) -> tuple[float, float]:
-    """``1/2 sum |p - q|`` with what lies outside, and its expectation from noise alone."""
-    p = np.append(density.probability.ravel(), density.outside)
-    q = np.append(expected.ravel(), max(0.0, 1.0 - expected.sum()))
-    noise = 0.5 * math.sqrt(2 / math.pi) * float(density.probability_stderr.sum())
-    return 0.5 * float(np.abs(p - q).sum()), noise
-
-
-def _final_rows(positions: np.ndarray, density, expected: np.ndarray) -> list[Row]:
-    """Chi-square of the final positions, which are independent, on bins merged to 10 or more."""
-    from scipy import special
-
-    positions = positions[:, list(density.axes)].astype(float)
-    n = len(positions)
-    counts = np.histogramdd(positions, bins=list(density.axis_edges))[0].ravel()
-    q = expected.ravel()
-    order = np.argsort(-q, kind="stable") if len(density.axis_edges) > 1 else np.arange(len(q))
-    counts, q = np.append(counts[order], n - counts.sum()), np.append(q[order], 1 - q.sum())
-    cells = np.floor(np.cumsum(np.clip(q, 0, None)) * n / 10 * (1 - 1e-12)).astype(int)
-    labels = np.unique(cells, return_inverse=True)[1]
-    observed, wanted = np.bincount(labels, counts), np.bincount(labels, np.clip(q, 0, None)) * n
-    good = wanted >= 5
-    observed = np.append(observed[good], observed[~good].sum())
-    wanted = np.append(wanted[good], wanted[~good].sum())
-    if wanted[-1] < 5:
-        observed, wanted = (np.append(v[:-2], v[-2:].sum()) for v in (observed, wanted))
-    dof = len(wanted) - 1
-    if dof < 2:
-        return []
-    statistic = float(((observed - wanted) ** 2 / wanted).sum())
-    p = float(special.chdtrc(dof, statistic))
-    z = float(-special.ndtri(max(p, 1e-300)))
-    name = f"chi-square of {n:,} final positions, {dof} dof"
-    return [Row(name, statistic, 0.0, float(dof), z, p, float(dof))]
+def _passage(found: Found, result: Result, prediction: Any, group, observer) -> None:
+    """The mean first-passage time beside the predicted one."""
+    passage = one_group(result.first_passage(observer), observer or "first_passage", group)
+    predicted = float(prediction.mean_passage_time)
+    if not predicted > 0:
+        raise UnsoundError(
+            f"{_named(prediction, 'escape')}: mean_passage_time is {predicted:g}, so there is "
+            "nothing to compare with. Predict another barrier or start."
+        )
+    found.rows.append(estimate_row(f"mean passage time ({passage.unit})", passage.mean, predicted))
+    if passage.censored:
+        found.notes.append(
+            f"note: {passage.censored:,} of {len(passage.times):,} replicas had not passed when "
+            "the run ended; the mean takes their tail to be exponential."
+        )
 
 
 def _n_minima(surface) -> int:
@@ -340,7 +236,7 @@ def _n_minima(surface) -> int:
         return 0
 
 
-def _notes(result: Result, prediction) -> tuple[str, ...]:
+def _notes(result: Result, prediction) -> list[str]:
     lifetime = getattr(prediction, "lifetime", math.inf)
     total = result.n_replicas * result.steps_done
     notes = []
@@ -354,4 +250,4 @@ def _notes(result: Result, prediction) -> tuple[str, ...]:
             "note: nothing checked whether the replicas crossed between the minima; observe "
             "Occupation() to have that checked."
         )
-    return tuple(notes)
+    return notes

@@ -9,6 +9,8 @@ import numpy as np
 from langevin.analysis import convergence, groups
 from langevin.errors import UnsoundError
 
+KEPT = 2**20  # numbers of a histogram's counts by group that a result holds on to
+
 
 @dataclass(frozen=True, repr=False)
 class Density:
@@ -17,7 +19,9 @@ class Density:
     ``edges`` and ``grid`` (the bin centres) are an array in 1-D, a pair of arrays for a joint
     density. ``probability`` and its ``probability_stderr`` are per bin, ``value`` and ``stderr``
     per unit of length or area. ``outside`` is the fraction of observations beyond the range.
-    ``dof`` degrees of freedom stand behind the errors.
+    ``dof`` degrees of freedom stand behind the errors. ``group_counts`` (groups, bins + 1), the
+    last bin outside, are those of at most 64 sets of replicas, which are independent; None where
+    they would be more than 2**20 numbers.
     """
 
     axis_edges: tuple[np.ndarray, ...]
@@ -27,6 +31,7 @@ class Density:
     n_observations: int
     dof: int
     axes: tuple[int, ...]
+    group_counts: np.ndarray | None = None
 
     def __repr__(self) -> str:
         bins = " x ".join(str(len(e) - 1) for e in self.axis_edges)
@@ -104,7 +109,17 @@ def density_from_counts(mine, edges, axes) -> Density:
         n_observations=int(totals.sum()),
         dof=dof,
         axes=axes,
+        group_counts=_merged(mine) if min(64, len(mine)) * mine.shape[1] <= KEPT else None,
     )
+
+
+def _merged(counts: np.ndarray) -> np.ndarray:
+    """Counts of at most 64 sets of neighbouring error groups, and of none that saw nothing."""
+    counts = counts[counts.sum(axis=1) > 0]
+    if len(counts) > 64:
+        edges = np.linspace(0, len(counts), 65).astype(int)[:-1]
+        return np.add.reduceat(counts, edges, axis=0)
+    return counts.copy()
 
 
 def moments_from_sums(sums, centre) -> Moments:

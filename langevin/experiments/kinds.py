@@ -148,4 +148,5 @@ def run_options() -> Mapping[str, Option]:
 @cache
 def compare_options() -> Mapping[str, Option]:
     """What [[predict]] takes for its comparison: the arguments of compare()."""
-    return options(lv.compare, skip=("result", "prediction", "group"))
+    skip = ("result", "prediction", "group", "start", "observer")  # the run's own, known to it
+    return options(lv.compare, skip=skip)

@@ -182,9 +182,9 @@ def comparisons(point: Point, result: Result, made: dict[str, Any]) -> tuple[dic
     found, refused = {}, {}
     for prediction in point.predictions:
         law = made.get(prediction.label)
-        if law is None or not prediction.compare or not hasattr(law, "regime"):
+        if law is None or not prediction.compare:
             continue
-        if not hasattr(law, "moments"):
+        if not (hasattr(law, "moments") or hasattr(law, "mean_passage_time")):
             continue
         try:
             with warnings.catch_warnings():
@@ -200,10 +200,14 @@ def _record(comparison: Any) -> dict[str, Any]:
         "verdict": comparison.verdict,
         "z": comparison.z,
         "p_value": comparison.p_value,
+        "statement": comparison.statement,
+        "within": comparison.within,
+        "detectable": comparison.detectable,
         "worst": comparison.worst.quantity,
         "resolution": comparison.resolution,
         "total_variation": comparison.total_variation,
         "total_variation_noise": comparison.total_variation_noise,
+        "distances": [dataclasses.asdict(distance) for distance in comparison.distances],
         "rows": [dataclasses.asdict(row) for row in comparison.rows],
         "notes": list(comparison.notes),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,9 @@ def _verdicts(record: dict[str, Any], labels: list[str], *, detailed: bool) -> l
             continue
         verdict = comparison["verdict"]
         worst = f", worst z={short(comparison['z'])} ({comparison['worst']})" if detailed else ""
-        cells.append(f"[{MARKS[verdict]}]{verdict}[/{MARKS[verdict]}]{escape(worst)}")
+        within = comparison.get("within", math.inf)
+        bound = f", within {100 * within:.2g} %" if math.isfinite(within) else ""
+        cells.append(f"[{MARKS[verdict]}]{verdict}[/{MARKS[verdict]}]{escape(bound + worst)}")
     return cells
 
 
