@@ -143,6 +143,82 @@ def density_maps(measured: Any, predictions: Sequence[Any] = (), *, axes: Sequen
     return axes
 
 
+def comparison(compared: Any, *, ax: Any = None):
+    """Each row's deviation from the prediction with its 95 % interval, in per cent.
+
+    Shaded: the margin within which every row is shown to agree. It ends with the farthest of the
+    thick bars, the 90 % intervals: each of the two one-sided tests has 5 %. Rows that differ after
+    Holm's correction are orange; tests of whole distributions, which have no deviation, are left
+    out. Raises ParameterError where no row is left.
+    """
+    from langevin.analysis.significance import CONFIDENCE, quantile
+    from langevin.errors import ParameterError
+
+    rows = [row for row in compared.rows if np.isfinite(row.interval).all()][::-1]
+    if not rows:
+        raise ParameterError(
+            "this comparison has no row with an interval to draw: observe Occupation or Moments, "
+            "or draw plot.residuals(result.density(), prediction)."
+        )
+    ax = new_axes(ax, figsize=(7.2, 1.7 + 0.34 * len(rows)))
+    if np.isfinite(compared.within):
+        reach = 100 * compared.within
+        label = f"within {reach:.2g} %, shown at 95 %"
+        ax.axvspan(-reach, reach, color=COLOURS[0], alpha=0.12, lw=0, label=label)
+    ax.axvline(0, color=INK, lw=0.9)
+    for k, row in enumerate(rows):
+        low, high = (100 * end for end in row.interval)
+        colour = COLOURS[1] if row.p_adjusted < compared.significance else INK
+        middle = 100 * row.deviation
+        inner = quantile(CONFIDENCE, row.dof) / quantile((1 + CONFIDENCE) / 2, row.dof)
+        thick = [middle + inner * (end - middle) for end in (low, high)]
+        ax.plot([low, high], [k, k], color=colour, lw=1)
+        ax.plot(thick, [k, k], color=colour, lw=3, solid_capstyle="butt")
+        ax.plot(middle, k, "o", ms=6, color=colour)
+    ax.set_yticks(range(len(rows)), [row.quantity for row in rows])
+    ax.set_ylim(-0.7, len(rows) - 0.3)
+    ax.set(xlabel=f"measured minus {compared.prediction}, %", title=compared.verdict)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(frameon=False, fontsize="small", loc="best")
+    return ax
+
+
+def residuals(measured: Any, laws: Any, *, axes: Sequence[Any] = ()):
+    """A 1-D Density beside predictions, and below it what is left of each bin, in standard errors.
+
+    ``laws``: one prediction or several. The band is +-2; bins are compared with predicted *bin*
+    probabilities, so their width is no error. ``axes`` are two Axes, made if there are none; they
+    are returned.
+    """
+    laws = list(laws) if isinstance(laws, (list, tuple)) else [laws]
+    if not len(axes):
+        import matplotlib.pyplot as plt
+
+        heights = {"height_ratios": (2, 1)}
+        axes = plt.subplots(
+            2, 1, sharex=True, figsize=(6.4, 5.4), layout="constrained", gridspec_kw=heights
+        )[1]
+    top, bottom = (new_axes(ax) for ax in axes)
+    density(measured, laws, ax=top)
+    top.set_xlabel("")
+    bottom.axhspan(-2, 2, color=INK, alpha=0.1, lw=0)
+    bottom.axhline(0, color=INK, lw=0.8)
+    largest = 4.0
+    for k, law in enumerate(laws):
+        expected = np.asarray(law.bin_probabilities(measured.edges))
+        seen = (measured.probability_stderr > 0) & (measured.probability > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = (measured.probability - expected) / measured.probability_stderr
+        bottom.plot(
+            measured.grid, np.where(seen, z, np.nan), ".-", ms=4, lw=0.7, color=COLOURS[k % 6]
+        )
+        largest = max(largest, 1.1 * float(np.abs(z[seen]).max(initial=0)))
+    bottom.set(xlabel="position", ylabel="standard errors", ylim=(-largest, largest))
+    if largest > 20:  # linear in the band and around it, logarithmic beyond
+        bottom.set_yscale("symlog", linthresh=5)
+    return axes
+
+
 def plain_ticks(axis: Any) -> None:
     """Ticks at 1, 2, 5 of each decade, written as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter

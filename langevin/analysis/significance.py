@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 CONFIDENCE = 0.95  # of intervals, and of "agrees within"
+HIGH = 50.0  # standard errors
 POWER = 0.8  # with which a deviation that "would have been seen" would have been
 
 
@@ -60,15 +61,19 @@ def power(deviation: float, stderr: float, dof: float, level: float) -> float:
     """The chance that a two-sided t-test at ``level`` sees a true deviation of this size."""
     from scipy import special
 
+    # A non-central t. Where the bar is high (one or two degrees of freedom) only the error's own
+    # scatter counts, |shift| > critical * sqrt(chi2/dof); special.nctdtrinc hangs there.
     if stderr == 0:
         return 1.0 if deviation != 0 else level
     if not (dof > 0 and math.isfinite(stderr)):
         return 0.0
     critical, shift = quantile(1 - level / 2, dof), abs(deviation) / stderr
+    if critical > HIGH:
+        return float(special.chdtr(dof, dof * (shift / critical) ** 2))
     above, below = special.nctdtr(dof, shift, critical), special.nctdtr(dof, shift, -critical)
-    if not (np.isfinite(above) and np.isfinite(below)):  # far out: the shifted t is close
-        return float(special.stdtr(dof, shift - critical))
-    return float(1 - above + below)
+    if not math.isfinite(above):  # a shift so far out that it is seen for certain
+        return 1.0
+    return float(1 - above + (below if math.isfinite(below) else 0.0))
 
 
 def detectable(stderr: float, dof: float, level: float, chance: float = POWER) -> float:
@@ -80,7 +85,8 @@ def detectable(stderr: float, dof: float, level: float, chance: float = POWER) -
     if not (dof > 0 and math.isfinite(stderr)):
         return math.inf
     critical = quantile(1 - level / 2, dof)
-    shift = float(special.nctdtrinc(dof, 1 - chance, critical))
-    if not math.isfinite(shift):  # few degrees of freedom, a high bar: the shifted t is close
-        shift = critical + quantile(chance, dof)
+    if critical > HIGH:
+        shift = critical * math.sqrt(special.chdtri(dof, 1 - chance) / dof)
+    else:
+        shift = float(special.nctdtrinc(dof, 1 - chance, critical))
     return shift * stderr

@@ -108,8 +108,9 @@ def _verdicts(record: dict[str, Any], labels: list[str], *, detailed: bool) -> l
             continue
         verdict = comparison["verdict"]
         worst = f", worst z={short(comparison['z'])} ({comparison['worst']})" if detailed else ""
-        within = comparison.get("within", math.inf)
-        bound = f", within {100 * within:.2g} %" if math.isfinite(within) else ""
+        within = comparison.get("within")  # null where there is no bound
+        known = within is not None and math.isfinite(within)
+        bound = f", within {100 * within:.2g} %" if known else ""
         cells.append(f"[{MARKS[verdict]}]{verdict}[/{MARKS[verdict]}]{escape(bound + worst)}")
     return cells
 
