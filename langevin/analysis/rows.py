@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,7 @@ def estimate_row(
     degrees of freedom of Welch 1947 (Satterthwaite 1946).
     """
     other = predicted if isinstance(predicted, Estimate) else Estimate(float(predicted), 0.0)
-    measured, stderr, dof = measured, measured.stderr, measured.dof
+    stderr, dof = measured.stderr, measured.dof
     if isinstance(predicted, Estimate):
         stderr, dof = welch(measured, other)
     scale = abs(other.value) if scale is None else float(scale)
@@ -139,6 +139,8 @@ def occupation_rows(
     """Ratio or probabilities; a rare minimum is tested by counts of independent replicas instead.
 
     ``counts`` (minima,) of ``n`` independent replicas, or None where their basins are not known.
+    ``when`` is for counts at one time: then a minimum is rare too where too few replicas have left
+    the basin they began in, whose shares are no accident; its scale is the share of all replicas.
     """
     try:
         expected = np.asarray(prediction.occupation())
@@ -149,6 +151,8 @@ def occupation_rows(
     if len(expected) != m or m < 2:
         return []
     rare = occupation.seen < SEEN
+    if when:
+        rare = rare | ((n * stderr) ** 2 < SEEN)
     if m == 2 and not rare.any():
         try:
             ratio = prediction.ratio(0, 1)
@@ -161,7 +165,8 @@ def occupation_rows(
             measured = Estimate(float(probability[k]), float(stderr[k]), dof)
             rows.append(estimate_row(f"p_{k}{when}", measured, expected[k]))
         elif counts is not None:
-            rows.append(binomial_row(f"p_{k}{when}", int(counts[k]), n, expected[k]))
+            row = binomial_row(f"p_{k}{when}", int(counts[k]), n, expected[k])
+            rows.append(replace(row, scale=1.0) if when else row)
         else:
             nothing = (math.nan,) * 2
             rows.append(
@@ -179,7 +184,7 @@ def binomial_row(name: str, count: int, n: int, expected: float) -> Row:
     error = math.sqrt(expected * (1 - expected) / n) if n else math.nan
     sign = math.copysign(1.0, count - n * expected)
     z = sign * float(-special.ndtri(max(p_value, 1e-300) / 2))
-    label = f"{name} (rare: final positions)" if "at" not in name else f"{name} (rare: counts)"
+    label = f"{name} (rare: {'counts' if ' at ' in name else 'final positions'})"
     return Row(label, count / max(n, 1), error, expected, z, p_value, expected, max(n - 1, 0))
 
 

@@ -21,8 +21,9 @@ MOST = 4096  # start points handed to a prediction
 def gather(found: Any, result: Any, prediction: Any, name: str, group: Any, start: Any) -> None:
     """Adds to ``found`` the rows of one observer with at=, one set for each of its steps.
 
-    At one given step every replica is counted once, so the counts are multinomial: chi-square on
-    a Histogram's bins is exact, and so is Kolmogorov-Smirnov where the step is the run's last.
+    At one given step every replica is counted once: chi-square on a Histogram's bins is exact, and
+    so is Kolmogorov-Smirnov where the step is the run's last, if all began at one point. Fixed
+    shares of several scatter less than chance would have it: both are then cautious at first.
     A step whose law the prediction refuses is left out, and a note says why.
     """
     from langevin.analysis.compare import alive, bin_probabilities, one_group
