@@ -216,6 +216,9 @@ def residuals(measured: Any, laws: Any, *, axes: Sequence[Any] = ()):
     bottom.set(xlabel="position", ylabel="standard errors", ylim=(-largest, largest))
     if largest > 20:  # linear in the band and around it, logarithmic beyond
         bottom.set_yscale("symlog", linthresh=5)
+        ticks = [t for t in (-1000, -100, -10, -2, 0, 2, 10, 100, 1000) if abs(t) <= largest]
+        bottom.set_yticks(ticks, [f"{t:g}" for t in ticks])
+        bottom.minorticks_off()
     return axes
 
 
