@@ -100,12 +100,17 @@ def rule_momentum(replicas: int, say) -> list[dict]:
     return [row]
 
 
+def seed_of(sgd) -> int:
+    """A seed of its own for every point of a rule, so that quotients are of independent runs."""
+    return round(1e6 * float(sgd.learning_rate) + 1e3 * float(sgd.batch_size))
+
+
 def spread(surface, sgd, replicas: int, axis=None, time: float = 6.0) -> dict:
     """The stationary variance along an axis, after ``time`` relaxation times of curvature 1."""
     pace = float(sgd.learning_rate) / (1 - float(sgd.momentum))
     burn_in = max(40, int(time / pace), int(30 / (1 - float(sgd.momentum))))
     result = lv.simulate(
-        surface, sgd, n_replicas=replicas, n_steps=3 * burn_in, burn_in=burn_in, seed=1,
+        surface, sgd, n_replicas=replicas, n_steps=3 * burn_in, burn_in=burn_in, seed=seed_of(sgd),
         observe=lv.Moments(every=max(1, burn_in // 20)), progress=False,
     )  # fmt: skip
     moments = result.moments()
@@ -119,7 +124,7 @@ def ratio(sgd, replicas: int) -> dict:
     """p_A/p_B of the two wells."""
     burn_in = max(200, int(70 / float(sgd.learning_rate)))
     result = lv.simulate(
-        WELLS, sgd, n_replicas=replicas, n_steps=3 * burn_in, burn_in=burn_in, seed=2,
+        WELLS, sgd, n_replicas=replicas, n_steps=3 * burn_in, burn_in=burn_in, seed=seed_of(sgd),
         observe=lv.Occupation(every=max(1, burn_in // 100)), dtype="float32",
         on_divergence="absorb", progress=False,
     )  # fmt: skip
@@ -132,7 +137,7 @@ def path(surface, sgd, replicas: int, start: float) -> list[list[float]]:
     pace = float(sgd.learning_rate) / (1 - float(sgd.momentum))
     steps = sorted({max(1, round(t / pace)) for t in TIMES})
     result = lv.simulate(
-        surface, sgd, n_replicas=replicas, n_steps=steps[-1], start=[start], seed=3,
+        surface, sgd, n_replicas=replicas, n_steps=steps[-1], start=[start], seed=seed_of(sgd),
         observe=lv.Average("x", at=steps), progress=False,
     )  # fmt: skip
     taken = [max(1, round(t / pace)) for t in TIMES]

@@ -102,7 +102,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
         ],
         figures=[_figure(curves[eta], exact[eta], eta) for eta in RATES],
         settings={
-            "seeds": [151, 152],
+            "seeds": [151, 152, 153, 154],
             "B": BATCH,
             "factor": FACTOR,
             "stages": STAGES,
@@ -140,7 +140,7 @@ def _run(eta: float, how: str, replicas: int) -> dict:
         lv.SGD(rate, size),
         n_replicas=replicas,
         n_steps=_steps(how),
-        seed=151,
+        seed=151 if how == "decay" else 154,
         observe=lv.Trajectory(every=every),
         progress=False,
     )

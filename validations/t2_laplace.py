@@ -170,7 +170,9 @@ def _figure(equal: dict) -> tuple:
     )  # fmt: skip
     step = [predict.finite_step(EQUAL, lv.SGD(2 * SIZE * t, SIZE)) for t in T]
     ax.plot(T, [s.ratio(0, 1) for s in step], color=plot.COLOURS[0], label="finite step")
-    ax.plot(T, [s.gibbs.ratio(0, 1) for s in step], "-.", color=plot.COLOURS[2], label="Boltzmann-Gibbs")
+    ax.plot(
+        T, [s.gibbs.ratio(0, 1) for s in step], "-.", color=plot.COLOURS[2], label="Boltzmann-Gibbs"
+    )
     theorem = equal["laplace"][0].ratio(0, 1)
     ax.plot([0, T[-1]], [theorem, theorem], "--", color=plot.COLOURS[1], label="Theorem 2")
     ax.legend(frameon=False)
