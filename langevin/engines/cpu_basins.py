@@ -28,11 +28,18 @@ def basin_source(k: int, finder, layout) -> tuple[list, list, list]:
             "for i in range(64):",
             f"    cx = cell_index(lanes[row, i], low{k}[0], inverse{k}[0], np.int32(nx{k}))",
             f"    cy = cell_index(lanes[row + 1, i], low{k}[1], inverse{k}[1], np.int32(ny{k}))",
-            f"    label = np.int32(labels{k}[cx, cy])",
+            f"    label = table{k}[cx, cy]",
+            "    if label < -1:  # a border crosses this cell",
+            "        n = -2 - label",
+            f"        u = (lanes[row, i] - low{k}[0]) * inverse{k}[0] - cx",
+            f"        v = (lanes[row + 1, i] - low{k}[1]) * inverse{k}[1] - cy",
+            f"        first = beyond_line(u, v, lines{k}[n, 0], lines{k}[n, 1], lines{k}[n, 2])",
+            f"        label = np.int32(sides{k}[n, 0] if first else sides{k}[n, 1])",
             f"    basin{k}[i] = label if label >= 0 else unknown{k}",
         ]
-        setup += [f"nx{k}, ny{k} = labels{k}.shape"]
-        return [f"labels{k}", f"low{k}", f"inverse{k}"], setup, find
+        setup += [f"nx{k}, ny{k} = table{k}.shape"]
+        arguments = [f"{name}{k}" for name in ("table", "lines", "sides", "low", "inverse")]
+        return arguments, setup, find
     arguments, more, find = _quench(k, finder, layout)
     return arguments, setup + more, find
 

@@ -18,6 +18,11 @@ def cell_index(x, low, inverse_width, n_cells):
     return np.int32(scaled) if scaled < last else np.int32(last)
 
 
+def beyond_line(u, v, a, b, c):
+    """Whether the point (u, v) is on the first side of the line a u + b v = c."""
+    return a * u + b * v >= c
+
+
 def quench_step(x, gradient, rate):
     """One component of a descent step with the noise off."""
     return x - rate * gradient

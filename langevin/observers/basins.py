@@ -30,9 +30,14 @@ class BasinFinder:
         if self.dim == 1:
             return (np.asarray(basins.thresholds).astype(real),)
         if self.dim == 2:
-            labels = np.ascontiguousarray(basins.labels, dtype=np.int16)
-            inverse = np.array(labels.shape) / (basins.high - basins.low)
-            return (labels, basins.low.astype(real), inverse.astype(real))
+            inverse = np.array(basins.table.shape) / (basins.high - basins.low)
+            return (
+                np.ascontiguousarray(basins.table),
+                np.ascontiguousarray(basins.lines.astype(real)),
+                np.ascontiguousarray(basins.sides),
+                basins.low.astype(real),
+                inverse.astype(real),
+            )
         minima = self.surface.minima()
         positions = np.array([m.position for m in minima])
         spectra = np.array([np.linalg.eigvalsh(m.hessian) for m in minima])

@@ -26,7 +26,7 @@ from langevin.predict.plane import GibbsPlane
 
 WHO = "predict.finite_step"
 NEGATIVE = 0.01  # more negative mass than this: the first order says nothing
-LARGEST = 0.5  # total variation: a correction this large is no correction
+LARGEST = 0.25  # total variation: a correction this large is no correction
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +267,8 @@ def finite_step(
             f"{min(top):.4g} and needs a step below {bound / min(top):.4g}. Reduce it."
         )
     regime = f"first order in the step, isotropic Gaussian noise (T = {T:.6g}, step {eta:g}"
-    regime += f", momentum {m:g})" if m else ")"
+    # The next order in eta grows like 1/(1 - m)**2, whatever the prefactor of this one.
+    regime += f", momentum {m:g}; needs step * curvature << {(1 - m) ** 2:.2g})" if m else ")"
     for k, curvature in enumerate(top):
         if eta * curvature >= bound:
             regime += f"; minimum {k} is unstable at this step, where first order says little"

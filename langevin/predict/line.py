@@ -91,7 +91,7 @@ class GibbsLine:
         return np.bincount(basin, sums, len(self.energies)) / scale
 
     def average(self, weight: Weight) -> np.ndarray:
-        """The average of ``weight``, a function of points (..., 1) with values (...) or (..., k)."""
+        """The average of ``weight``, a function of points (..., 1) to (...) or (..., k)."""
         return self._integrals(self.panels, weight).sum(0)
 
     def cdf(self, x: Any, *, weight: Weight | None = None) -> np.ndarray:

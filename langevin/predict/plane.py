@@ -1,4 +1,4 @@
-"""Boltzmann-Gibbs in two dimensions: Gauss-Legendre on the cells of the basin-label grid."""
+"""Boltzmann-Gibbs in two dimensions: Gauss-Legendre on cells, exact along the basins' borders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from langevin.errors import UnsoundError
-from langevin.predict.borders import find_borders
 from langevin.predict.common import (
     check_edge_pair,
     check_edges,
@@ -22,6 +21,7 @@ from langevin.predict.common import (
 )
 from langevin.predict.gaussian import resolve_axes
 from langevin.predict.line import Weight, moments_of
+from langevin.surfaces.borders import Borders, find_borders
 
 MAX_CELLS = 50_000_000
 CHUNK = 400_000  # quadrature points at a time: bounds the memory
@@ -33,7 +33,8 @@ class GibbsPlane:
     """``p(x, y) = exp(-U/T)/Z`` in 2-D over the box ``low`` to ``high`` (2,).
 
     ``log_masses`` (n_minima + 1,) are those of the basins and, last, of the cells that belong to
-    none; ``scales`` (2,) the length per axis on which the density varies.
+    none; ``scales`` (2,) the length per axis on which the density varies; ``partition`` integrates
+    over each basin.
     """
 
     name: str
@@ -44,6 +45,7 @@ class GibbsPlane:
     high: np.ndarray
     scales: np.ndarray
     log_masses: np.ndarray
+    partition: Partition
 
     @property
     def _log_total(self) -> float:
@@ -61,7 +63,7 @@ class GibbsPlane:
         return np.exp(-self.surface.energy(points) / self.temperature - self._log_total)
 
     def occupation(self) -> np.ndarray:
-        """The probability of each basin, (n_minima,), over ``surface.basins()``'s own cells."""
+        """The probability of each basin, (n_minima,), up to the separatrices; see ``regime``."""
         return np.exp(self.log_masses[:-1] - self._log_total)
 
     def ratio(self, i: int, j: int) -> float:
@@ -123,17 +125,16 @@ class GibbsPlane:
 
     def basin_averages(self, weight: Weight) -> np.ndarray:
         """The average of ``weight``, a function of points (..., 2), over each basin's own law."""
-        box = (self.low, self.high, self.scales)
         n = len(self.log_masses) - 1
         sums, masses = np.zeros(n + 1), np.zeros(n + 1)
-        for label, points, weights in basin_nodes(self.surface, self.temperature, *box):
+        for label, points, weights in self.partition.nodes():
             masses += np.bincount(label, weights.sum(1), n + 1)
             sums += np.bincount(label, (weights * weight(points)).sum(1), n + 1)
         with np.errstate(invalid="ignore"):
             return (sums / masses)[:n]
 
     def average(self, weight: Weight) -> np.ndarray:
-        """The average of ``weight``, a function of points (..., 2) with values (...) or (..., k)."""
+        """The average of ``weight``, a function of points (..., 2) to (...) or (..., k)."""
         lowest = min(m.energy for m in self.surface.minima())
         box = np.stack([self.low, self.high])
         grids = [_subdivided(box[:, k], self.scales[k])[0] for k in (0, 1)]
@@ -272,47 +273,87 @@ def _cuts(basins: Any, axis: int, low: float, high: float, scale: float) -> np.n
     return _subdivided(np.concatenate([[low], lattice, [high]]), piece)[0]
 
 
-def basin_nodes(
-    surface: Any, temperature: float, low: np.ndarray, high: np.ndarray, scales: np.ndarray
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Labels (k,), nodes (k, q, 2) and weights (k, q) that integrate over every basin.
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """How the box is divided into basins: whole ``cells``, and those that ``borders`` run through.
 
-    The weights are those of ``exp(-(U - energy)/T)``, the energy that of the label's minimum. What
-    belongs to no basin has the label n_minima, and the energy of the lowest minimum.
+    ``energies`` (n_minima + 1,) are those that densities are relative to, the last one for what
+    belongs to no basin. ``borders`` is None where basins are unions of cells.
     """
+
+    cells: _Cells
+    borders: Borders | None
+    energies: np.ndarray
+
+    def nodes(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """Labels (k,), nodes (k, q, 2), weights (k, q) of ``exp(-(U - energies[label])/T)``.
+
+        What belongs to no basin has the label n_minima.
+        """
+        borders, cells, n = self.borders, self.cells, len(self.energies)
+        for i, j, points, weights in cells.chunks(self.energies):
+            label = cells.labels[i, j] % n  # -1 becomes the last
+            if borders is not None:
+                whole = ~borders.crossed[i, j]
+                label, points, weights = label[whole], points[whole], weights[whole]
+            yield label, points, weights
+        for label, points, weights in borders.nodes() if borders is not None else ():
+            rise = cells.surface.energy(points) - self.energies[label, None]
+            yield label, points, weights * np.exp(-np.maximum(rise / cells.temperature, -700.0))
+
+    def staircase(self) -> float:
+        """The share of the mass in cells that touch another basin, where basins are their unions.
+
+        The border of the basins is somewhere in them, so no probability is off by more.
+        """
+        labels, lowest = self.cells.labels, self.energies[-1:]
+        edge = np.zeros(labels.shape, bool)
+        for axis in (0, 1):
+            differs = np.diff(labels, axis=axis) != 0
+            edge |= np.pad(differs, [(1, 0) if k == axis else (0, 0) for k in (0, 1)])
+            edge |= np.pad(differs, [(0, 1) if k == axis else (0, 0) for k in (0, 1)])
+        total = touching = 0.0
+        self.cells.labels = None  # one energy for all
+        for i, j, _, weights in self.cells.chunks(lowest):
+            total += weights.sum()
+            touching += weights[edge[i, j]].sum()
+        self.cells.labels = labels
+        return float(touching / total)
+
+
+def partition(
+    surface: Any, temperature: float, low: np.ndarray, high: np.ndarray, scales: np.ndarray
+) -> Partition:
+    """The basins inside the box, up to their traced borders where these can be traced."""
     basins, minima = surface.basins(), surface.minima()
     x, y = (_cuts(basins, k, low[k], high[k], scales[k]) for k in (0, 1))
-    quadrature = _Cells(surface, temperature, x, y, scales)
-    quadrature.assign(basins)
-    borders = find_borders(basins, low, high, x, y, quadrature.labels)
+    cells = _Cells(surface, temperature, x, y, scales)
+    cells.assign(basins)
+    borders = None
+    if len(minima) > 1:
+        borders = find_borders(basins, low, high, x, y, cells.labels)
     if borders is not None:
-        quadrature.labels = borders.labels
+        cells.labels = borders.labels
     energies = np.array([m.energy for m in minima] + [min(m.energy for m in minima)])
-    for i, j, points, weights in quadrature.chunks(energies):
-        label = quadrature.labels[i, j] % len(energies)  # -1 becomes the last
-        if borders is not None:
-            whole = ~borders.crossed[i, j]
-            label, points, weights = label[whole], points[whole], weights[whole]
-        yield label, points, weights
-    if borders is None:
-        return
-    for label, points, weights in borders.nodes():
-        rise = surface.energy(points) - energies[label, None]
-        yield label, points, weights * np.exp(-np.maximum(rise / temperature, -700.0))
+    return Partition(cells, borders, energies)
 
 
 def integrate_plane(
     surface: Any, temperature: float, low: np.ndarray, high: np.ndarray, regime: str
 ) -> GibbsPlane:
-    """Integrate every basin over the very cells that ``surface.basins().label`` looks up."""
-    minima = surface.minima()
+    """Integrate every basin, up to the separatrices or, failing that, over the label grid."""
     scales = _scales(surface, temperature, low, high)
-    energies = np.array([m.energy for m in minima] + [min(m.energy for m in minima)])
-    masses = np.zeros(len(energies))
-    for label, _, weights in basin_nodes(surface, temperature, low, high, scales):
+    parts = partition(surface, temperature, low, high, scales)
+    masses = np.zeros(len(parts.energies))
+    for label, _, weights in parts.nodes():
         masses += np.bincount(label, weights.sum(1), len(masses))
+    if parts.borders is None and len(masses) > 2:
+        regime += (
+            "; basins from a grid of cells, because their borders could not all be traced: cells "
+            f"along them hold {parts.staircase():.1e} of the probability"
+        )
     with np.errstate(divide="ignore"):
-        log_masses = np.log(masses) - energies / temperature
+        log_masses = np.log(np.maximum(masses, 0.0)) - parts.energies / temperature
     if not np.isfinite(log_masses[:-1]).any():
         raise UnsoundError("predict.boltzmann_gibbs: exp(-U/T) does not integrate over the box.")
     return GibbsPlane(
@@ -324,4 +365,5 @@ def integrate_plane(
         high=high,
         scales=scales,
         log_masses=log_masses,
+        partition=parts,
     )

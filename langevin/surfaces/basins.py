@@ -22,9 +22,13 @@ class Basins:
 
     1-D: ``thresholds`` (n - 1,), the maxima between consecutive minima; a point on a threshold
     belongs to the basin on its right. 2-D: ``labels`` int16 (512, 512), the basin at the centre of
-    each cell of the box from ``low`` to ``high``; `label` looks the cell up, and points outside are
-    taken to the nearest cell, so that simulations and predictions share the same basins to the
-    last bit. Above 2-D each point is quenched. The attributes of other dimensions are None.
+    each cell of the box from ``low`` to ``high``. `label` looks up ``table`` int32 (512, 512): a
+    basin, -1, or -2 - k for a cell that a border crosses, in which the line ``lines[k]`` (a, b, c)
+    divides: ``sides[k, 0]`` where ``a u + b v >= c``, u and v from 0 to 1 across the cell, else
+    ``sides[k, 1]``. Points outside are taken to the nearest cell. Simulations look up the same
+    table. Where the borders cannot be traced (see `separatrices`) there are no lines, and basins
+    are unions of cells. Above 2-D each point is quenched. The attributes of other dimensions are
+    None.
     """
 
     def __init__(self, surface):
@@ -36,12 +40,16 @@ class Basins:
         self.labels: np.ndarray | None = None
         self.low: np.ndarray | None = None
         self.high: np.ndarray | None = None
+        self.table: np.ndarray | None = None
+        self.lines: np.ndarray | None = None
+        self.sides: np.ndarray | None = None
         self._separatrices: dict[tuple, tuple | None] = {}
         if self.dim == 1:
             self.thresholds = _thresholds(surface, [m.position[0] for m in self.minima])
         elif self.dim == 2:
             self.low, self.high = _label_box(surface)
             self.labels = _label_grid(surface, self.low, self.high)
+            self.table, self.lines, self.sides = self._bordered()
 
     def __repr__(self) -> str:
         return f"Basins(n={self.n}, dim={self.dim})"
@@ -58,6 +66,23 @@ class Basins:
             self._separatrices[key] = trace(self.surface, low, high)
         return self._separatrices[key]
 
+    def _bordered(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The table of `label`, with its lines and their sides."""
+        table = self.labels.astype(np.int32)
+        none = table, np.empty((0, 3)), np.empty((0, 2), np.int16)
+        if self.n < 2:
+            return none
+        from langevin.surfaces.borders import find_borders
+
+        edges = [np.linspace(self.low[k], self.high[k], CELLS + 1) for k in (0, 1)]
+        borders = find_borders(self, self.low, self.high, *edges, self.labels)
+        if borders is None:
+            return none
+        table = np.where(borders.crossed, table, borders.labels)
+        cells, lines, sides = borders.chords()
+        table[cells[:, 0], cells[:, 1]] = -2 - np.arange(len(cells))
+        return table, lines, sides
+
     def label(self, points: np.ndarray) -> np.ndarray:
         """Index into ``surface.minima()`` for each of ``points`` (..., dim), or -1; shape (...)."""
         points = self.surface._points(points)
@@ -68,7 +93,12 @@ class Basins:
             cells = (points - self.low) * (np.array(self.labels.shape) / (self.high - self.low))
             last = np.array(self.labels.shape) - 1
             i, j = np.moveaxis(np.clip(np.nan_to_num(cells), 0, last).astype(np.int64), -1, 0)
-            found = self.labels[i, j].astype(np.int64)
+            found = self.table[i, j].astype(np.int64)
+            divided = found < -1
+            k = -2 - found[divided]
+            u, v = (cells[divided] - np.stack([i, j], axis=-1)[divided]).T
+            a, b, c = self.lines[k].T
+            found[divided] = np.where(a * u + b * v >= c, self.sides[k, 0], self.sides[k, 1])
         else:
             found = quench(self.surface, points.reshape(-1, self.dim)).reshape(points.shape[:-1])
         return np.where(defined, found, -1)

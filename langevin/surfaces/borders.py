@@ -1,4 +1,4 @@
-"""Quadrature over the cells that a border between basins crosses, exact up to the curve itself.
+"""The cells that a border between basins crosses: quadrature up to the curve, and its chords.
 
 In a cell ``[a, b] x [c, d]`` the part that belongs to a basin is integrated by the divergence
 theorem: with ``G(x, y) = int_a^x f(t, y) dt`` it is ``int G dy`` around its edge, of which only
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from langevin.predict.common import gauss_legendre
-
 ORDER = 12
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(ORDER)
+NODES, WEIGHTS = (NODES + 1) / 2, WEIGHTS / 2
 CHUNK = 2000  # pieces at a time
+BENT = 0.1  # of a cell: the most that a border may leave its chord
 OUTVOTED = 0.01  # of a region's cells: those beside a border may be mislabelled, more may not
 
 
@@ -47,10 +48,10 @@ class Borders:
 
     def nodes(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Labels (k,), nodes (k, q, 2) and weights (k, q), some of them negative, for any f."""
-        n, w = gauss_legendre(ORDER)
+        n, w = NODES, WEIGHTS
         for start in range(0, len(self.side_cells), CHUNK):
             part = slice(start, start + CHUNK)
-            (i, j), (low, high) = self.side_cells[part].T, self.side_spans[part].T
+            i, (low, high) = self.side_cells[part, 0], self.side_spans[part].T
             y = low[:, None] + (high - low)[:, None] * n
             across = np.broadcast_to((self.x[i + 1] - self.x[i])[:, None], y.shape)
             yield self.side_labels[part], *_swept(self.x[i], across, y, (high - low)[:, None] * w)
@@ -68,10 +69,50 @@ class Borders:
                 yield self.left[part], nodes, weights
                 yield self.right[part], nodes, -weights
 
+    def chords(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One straight line for each crossed cell: cells (k, 2), lines (k, 3), sides (k, 2).
+
+        With u and v the position in the cell, 0 to 1 along each axis, ``lines`` (a, b, c) has the
+        basin ``sides[0]`` where ``a u + b v >= c`` and ``sides[1]`` elsewhere. The line is the
+        least squares fit: it leaves the areas on both sides right to leading order.
+        Cells with more than two basins, or a border too bent for a line, are left out.
+        """
+        s = self.spans[:, :1] + np.diff(self.spans, axis=1) * NODES
+        mass = np.diff(self.spans, axis=1) * WEIGHTS
+        points, tangents = np.empty((*s.shape, 2)), np.empty((*s.shape, 2))
+        for b, branch in enumerate(self.branches):
+            mine = self.curves == b
+            at = branch(s[mine].ravel())
+            points[mine], tangents[mine] = (v.reshape(-1, len(NODES), 2) for v in at)
+        i, j = self.cells.T
+        corner = np.stack([self.x[i], self.y[j]], axis=-1)
+        size = np.stack([self.x[i + 1], self.y[j + 1]], axis=-1) - corner
+        points = (points - corner[:, None]) / size[:, None]
+        # The left of a border's direction, turned so that the smaller label comes first.
+        turn = np.where(self.left < self.right, 1.0, -1.0)[:, None]
+        normals = np.stack([-tangents[..., 1], tangents[..., 0]], axis=-1) * size[:, None]
+        cells, owner = np.unique(self.cells, axis=0, return_inverse=True)
+        owner = owner.ravel()
+        sides = np.sort(np.column_stack([self.left, self.right]), axis=1)
+        lines, chosen, good = np.zeros((len(cells), 3)), np.zeros((len(cells), 2), np.int16), []
+        for k, pieces in enumerate(np.split(np.argsort(owner), np.cumsum(np.bincount(owner))[:-1])):
+            chosen[k] = sides[pieces[0]]
+            w = mass[pieces].ravel() / mass[pieces].sum()
+            p = points[pieces].reshape(-1, 2)
+            centre = w @ p
+            a = np.linalg.eigh((p - centre).T @ ((p - centre) * w[:, None]))[1][:, 0]
+            facing = (normals[pieces] @ a) * turn[pieces]
+            a = a if facing.sum() > 0 else -a
+            lines[k] = *a, a @ centre
+            straight = np.abs((p - centre) @ a).max() < BENT and (facing * facing.sum() > 0).all()
+            good.append(straight and (sides[pieces] == chosen[k]).all())
+        good = np.array(good)
+        return cells[good], lines[good], chosen[good]
+
 
 def _swept(left: np.ndarray, across: np.ndarray, y: np.ndarray, dy: np.ndarray):
     """Nodes (p, q*q, 2) and weights of ``int dy int_left^(left + across) dx`` for y (p, q)."""
-    n, w = gauss_legendre(ORDER)
+    n, w = NODES, WEIGHTS
     x = left[:, None, None] + across[..., None] * n
     nodes = np.stack([x, np.broadcast_to(y[..., None], x.shape)], axis=-1)
     weights = (dy * across)[..., None] * w
@@ -116,7 +157,7 @@ def _filled(crossed, looked_up, known, n) -> np.ndarray | None:
         np.add.at(votes, (regions[beyond], looked_up[beyond]), 1)
     winners = votes.argmax(axis=1)
     labels = np.where(winners == n, -1, winners).astype(np.int16)
-    return labels[regions]
+    return np.where(looked_up < 0, looked_up, labels[regions])
 
 
 def _crossings(separatrices: Any, x: np.ndarray, y: np.ndarray) -> Borders | None:
@@ -158,8 +199,10 @@ def _cut(branch, length, x, y, left, right):
         index = np.searchsorted(cuts, points[:, axis], side="right")
         at = np.flatnonzero(index[1:] != index[:-1])
         lines = np.minimum(index[at], index[at + 1])
-        found.append((_bisected(branch, axis, cuts[lines], s[at], s[at + 1]), lines))
-    (at_x, lines), (at_y, _) = found
+        s_cut = _bisected(branch, axis, cuts[lines], s[at], s[at + 1])
+        found.append((s_cut, lines, index[at + 1] > index[at]))
+    # By the samples, not the tangent: a border may run along a line but for rounding.
+    (at_x, lines, eastward), (at_y, _, _) = found
     ends = np.unique(np.concatenate([[0.0, length], at_x, at_y]))
     middle = branch((ends[:-1] + ends[1:]) / 2)[0]
     i = np.searchsorted(x, middle[:, 0], side="right") - 1
@@ -167,7 +210,7 @@ def _cut(branch, length, x, y, left, right):
     inside = (i >= 0) & (i < len(x) - 1) & (j >= 0) & (j < len(y) - 1)
     sides = np.broadcast_to([left, right], (len(i), 2))
     pieces = np.column_stack([i, j, ends[:-1], ends[1:], sides])[inside]
-    height, eastward = branch(at_x)[0][:, 1], branch(at_x)[1][:, 0] > 0
+    height = branch(at_x)[0][:, 1]
     row = np.searchsorted(y, height, side="right") - 1
     below, above = np.where(eastward, right, left), np.where(eastward, left, right)
     crossings = np.column_stack([lines - 1, row, height, below, above])
@@ -220,7 +263,7 @@ def _unbroken(part, open_, branches):
     """
     i, j = part[:, 0].astype(int), part[:, 1].astype(int)
     mine = np.flatnonzero(open_[i, j])
-    n = gauss_legendre(ORDER)[0]
+    n = NODES
     s = part[mine, 2, None] + (part[mine, 3] - part[mine, 2])[:, None] * n
     east, label = np.full(len(mine), -np.inf), np.full(len(mine), -1.0)
     for b, branch in enumerate(branches):
