@@ -246,7 +246,7 @@ def test_a_look_in_no_known_basin_ends_a_chain():
     plane = lv.Surface("(x**2 - 1)**2 + b*y**2/2 + x*y/4", b=1.6)
     basins = plane.basins()
     points = np.linspace(basins.low[0], basins.high[0], len(basins.labels))
-    basins.labels = np.where(np.abs(points)[:, None] < 0.4, np.int16(-1), basins.labels)
+    basins.table = np.where(np.abs(points)[:, None] < 0.4, np.int32(-1), basins.table)
     watch = (lv.Transitions(every=2), lv.Trajectory(every=2))
     found = lv.simulate(
         plane, lv.Overdamped(0.3, 0.05), n_replicas=100, n_steps=200, observe=watch, progress=False

@@ -93,7 +93,7 @@ class Basins:
             cells = (points - self.low) * (np.array(self.labels.shape) / (self.high - self.low))
             last = np.array(self.labels.shape) - 1
             i, j = np.moveaxis(np.clip(np.nan_to_num(cells), 0, last).astype(np.int64), -1, 0)
-            found = self.table[i, j].astype(np.int64)
+            found = np.asarray(self.table[i, j], dtype=np.int64)
             divided = found < -1
             k = -2 - found[divided]
             u, v = (cells[divided] - np.stack([i, j], axis=-1)[divided]).T
