@@ -24,18 +24,27 @@ def basin_source(k: int, finder, layout) -> tuple[list, list, list]:
         ]
         return [f"thresholds{k}"], setup, find
     if layout.dim == 2:
+        cells = [
+            f"cx = cell_index(lanes[row, i], low{k}[0], inverse{k}[0], np.int32(nx{k}))",
+            f"cy = cell_index(lanes[row + 1, i], low{k}[1], inverse{k}[1], np.int32(ny{k}))",
+        ]
         find = [
             "for i in range(64):",
-            f"    cx = cell_index(lanes[row, i], low{k}[0], inverse{k}[0], np.int32(nx{k}))",
-            f"    cy = cell_index(lanes[row + 1, i], low{k}[1], inverse{k}[1], np.int32(ny{k}))",
-            f"    label = table{k}[cx, cy]",
-            "    if label < -1:  # a border crosses this cell",
-            "        n = -2 - label",
-            f"        u = (lanes[row, i] - low{k}[0]) * inverse{k}[0] - cx",
-            f"        v = (lanes[row + 1, i] - low{k}[1]) * inverse{k}[1] - cy",
-            f"        first = beyond_line(u, v, lines{k}[n, 0], lines{k}[n, 1], lines{k}[n, 2])",
-            f"        label = np.int32(sides{k}[n, 0] if first else sides{k}[n, 1])",
-            f"    basin{k}[i] = label if label >= 0 else unknown{k}",
+            *("    " + line for line in cells),
+            f"    basin{k}[i] = table{k}[cx, cy]",
+            # A second loop, so that the branch does not keep the first one from vectorising.
+            "for i in range(64):",
+            f"    label = basin{k}[i]",
+            "    if label < 0:",
+            "        if label < -1:  # a border crosses this cell",
+            "            border = -2 - label",
+            *("            " + line for line in cells),
+            f"            u = (lanes[row, i] - low{k}[0]) * inverse{k}[0] - cx",
+            f"            v = (lanes[row + 1, i] - low{k}[1]) * inverse{k}[1] - cy",
+            f"            line = lines{k}[border]",
+            "            first = beyond_line(u, v, line[0], line[1], line[2])",
+            f"            label = np.int32(sides{k}[border, 0] if first else sides{k}[border, 1])",
+            f"        basin{k}[i] = label if label >= 0 else unknown{k}",
         ]
         setup += [f"nx{k}, ny{k} = table{k}.shape"]
         arguments = [f"{name}{k}" for name in ("table", "lines", "sides", "low", "inverse")]
