@@ -9,12 +9,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+# Data colours of the figures, lighter on a dark page.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLE = """
 :root { --ink: #1d2430; --soft: #5b6675; --page: #ffffff; --card: #f5f7fa; --line: #d9dfe7;
-  --agrees: #0a7a48; --differs: #b3372b; --undecided: #8a6100; --link: #005a96; }
+  --agrees: #0a7a48; --differs: #b3372b; --undecided: #8a6100; --link: #005a96;
+  --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --soft: #9aa6b5; --page: #12161c;
   --card: #1b212a; --line: #333c48; --agrees: #4cc38a; --differs: #ff8a7a; --undecided: #e5b84a;
-  --link: #6cb8f0; } }
+  --link: #6cb8f0;
+  --c0: #4aa8e8; --c1: #f28a3c; --c2: #35c49a; --c3: #e29cc4; --c4: #f0b53a; --c5: #8fd0f5; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
 body { margin: 0 auto; padding: 1.2rem 1rem 4rem; max-width: 76rem; color: var(--ink);
@@ -52,9 +56,26 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; backgrou
   .stack thead { display: none; } .stack, .stack tbody, .stack tr, .stack td { display: block; }
   .stack tr { border-bottom: 1px solid var(--line); padding: .6rem 0; }
   .stack td { border: 0; padding: .1rem 0; text-align: left !important; white-space: normal; }
+  .stack td:empty { display: none; }
+  .stack td[data-label] { display: inline-block; margin-right: 1.1rem; }
   .stack td[data-label]::before { content: attr(data-label) " "; color: var(--soft);
     font-size: .85rem; } }
 """
+
+
+# How the plain text of records reads on the page.
+SYMBOLS = {
+    "eta": "η", "sigma": "σ", "theta": "θ", "mu": "μ", "delta": "δ", "eps": "ε", "lambda": "λ",
+    "->": "→", "^2": "²", "^-3": "⁻³", "sqrt": "√",
+}  # fmt: skip
+_WORDS = re.compile(
+    r"(?<![A-Za-z])(eta|sigma|theta|mu|delta|eps|lambda|sqrt)(?![A-Za-z])|->|\^2|\^-3"
+)
+
+
+def pretty(text: str) -> str:
+    """Text for the page: escaped, with Greek letters and powers as symbols."""
+    return html.escape(_WORDS.sub(lambda m: SYMBOLS[m.group(0)], text))
 
 
 def build(folder: Path, path: Path | None = None) -> Path:
@@ -127,13 +148,19 @@ def _summary(records: list[dict[str, Any]]) -> str:
         )
         rows.append(
             f'<tr><td><a href="#{r["row"]}"><strong>{r["row"]}</strong></a></td>'
-            f"<td>{html.escape(r['claim'])}</td>{cells}<td>{_badge(r['verdict'])}</td></tr>"
+            f"<td>{pretty(r['claim'])}{_quantity(r)}</td>{cells}"
+            f"<td>{_badge(r['verdict'])}</td></tr>"
         )
     return (
         '<div class="wide"><table class="stack"><thead><tr><th>Row</th><th>Claim</th>'
         '<th class="n">Measured</th><th class="n">Predicted</th><th class="n">z</th>'
         f"<th>Verdict</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _quantity(r: dict[str, Any]) -> str:
+    """What the numbers of the summary are."""
+    return f'<br><span class="soft small">{pretty(r["quantity"])}</span>' if r["checks"] else ""
 
 
 def _section(r: dict[str, Any], folder: Path) -> str:
@@ -145,8 +172,8 @@ def _section(r: dict[str, Any], folder: Path) -> str:
             ("Headline", f"{r['quantity']}: {_pm(r['value'], r['stderr'])}, "
              f"predicted {_g(r['prediction'])}, z = {_g(r['z'], 2)}"),
         ]  # fmt: skip
-    terms = "".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in facts)
-    findings = "".join(f"<li>{html.escape(f)}</li>" for f in r["findings"])
+    terms = "".join(f"<dt>{k}</dt><dd>{pretty(v)}</dd>" for k, v in facts)
+    findings = "".join(f"<li>{pretty(f)}</li>" for f in r["findings"])
     figures = "".join(_figure(f, folder) for f in r["figures"])
     settings = json.dumps(r.get("settings", {}), indent=1)
     return f"""
@@ -165,7 +192,7 @@ def _checks(checks: list[dict[str, Any]]) -> str:
     if not checks:
         return ""
     rows = "".join(
-        f"<tr><td>{html.escape(c['statement'])}</td>"
+        f"<tr><td>{pretty(c['statement'])}</td>"
         f'<td class="n" data-label="measured">{_pm(c["value"], c["stderr"])}</td>'
         f'<td class="n" data-label="predicted">{_g(c["prediction"])}</td>'
         f'<td class="n" data-label="z">{_g(c["z"], 2)}</td>'
@@ -190,7 +217,7 @@ def _badge(verdict: str) -> str:
 
 
 def _figure(figure: dict[str, str], folder: Path) -> str:
-    caption = html.escape(figure["caption"])
+    caption = pretty(figure["caption"])
     path = folder / f"{figure['name']}.svg"
     return f"<figure>{inline(path, caption)}<figcaption>{caption}</figcaption></figure>"
 
@@ -204,6 +231,8 @@ def inline(path: Path, label: str) -> str:
     box = re.search(r'viewBox="[^"]*"', head)
     for ink in ("#222222", "#000000", "#262626"):
         rest = rest.replace(ink, "currentColor")
+    for k, colour in enumerate(COLOURS):
+        rest = rest.replace(colour.lower(), f"var(--c{k})")
     rest = rest.replace("<text ", '<text fill="currentColor" ')
     name = path.stem
     rest = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', rest)
