@@ -1,4 +1,4 @@
-"""The stationary law of the discrete step itself, in one dimension."""
+"""The stationary law of the discrete step itself: one door, and the chain in one dimension."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ import numpy as np
 
 from langevin.dynamics import SGD
 from langevin.errors import ParameterError, UnsoundError
-from langevin.predict.common import (
-    check_points,
-    discrete_step,
-    find_minima,
-    is_finite_sum,
-    momentum_of,
-    penalised,
-    single_valued,
-)
+from langevin.predict.chain_momentum import MomentumChain, momentum_chain
+from langevin.predict.chain_plane import PlaneChain, plane_chain
+from langevin.predict.common import check_points, find_minima, momentum_of
 from langevin.predict.elimination import Factors, eliminate, quasi_stationary, slowest_mode
-from langevin.predict.kernel import Step, build, living, node_spacing
+from langevin.predict.kernel import WHO, Step, build, living, node_spacing, step_of
 from langevin.predict.smoothed import SmoothedLaw
 
 FOREVER = 1e15  # steps: a longer lifetime is below rounding
@@ -177,30 +171,54 @@ class Chain(SmoothedLaw):
         )
 
 
-def chain(surface: Any, dynamics: Any, *, spacing: float = 0.4) -> Chain:
-    """The stationary law of the discrete step, ``x -> N(x - eta U'(x), v(x))``, in 1-D.
+def chain(
+    surface: Any, dynamics: Any, *, spacing: float | None = None
+) -> Chain | PlaneChain | MomentumChain:
+    """The stationary law of the discrete step itself, ``x -> N(x - eta grad U(x), V(x))``.
 
-    SGD: ``v = eta**2 C(x)/S``; Overdamped (Euler-Maruyama): ``eta = dt``, ``v = 2 T dt``. The
-    integral equation ``lambda p(y) = int N(y; x - eta U'(x), v(x)) p(x) dx`` is solved on nodes
-    ``spacing`` (at most 0.5) standard deviations of a step apart, where the trapezoid rule is
-    accurate to rounding. On a surface that grows faster than quadratically the chain escapes in
-    the end and this law is quasi-stationary: ``.lifetime`` says for how many steps it holds.
+    SGD: ``V = eta**2 C(x)/S``, the gradient with its weight decay; Overdamped (Euler-Maruyama):
+    ``eta = dt``, ``V = 2 T dt``. In one dimension also SGD with momentum, Nesterov's too, as a
+    chain of pairs (x_t, x_{t-1}); in two dimensions without. The integral equation
+    ``lambda p(y) = int N(y; x - eta grad U, V) p(x) dx`` is solved on nodes ``spacing`` (at most
+    0.5; 0.4 by default, 0.5 in two dimensions) standard deviations of a step apart, where the
+    trapezoid rule is accurate to rounding. On a surface that grows faster than quadratically the
+    chain escapes in the end and this law is quasi-stationary: ``.lifetime`` says for how many steps
+    it holds.
 
-    Raises UnsoundError for momentum, more than one dimension, mini-batches of real data, zero
-    noise, a step that diverges, or a lifetime that leaves no time to relax.
+    Raises UnsoundError above two dimensions, for momentum in two, mini-batches of real data, noise
+    that is zero or not Gaussian, a step that diverges or is too small to be resolved, or a lifetime
+    that leaves no time to relax.
     """
-    step = _step_of(surface, dynamics)
-    if not (np.ndim(spacing) == 0 and 0 < spacing <= 0.5):
-        raise ParameterError(f"predict.chain(spacing={spacing!r}): needs a number in (0, 0.5].")
-    positions = np.array([m.position[0] for m in find_minima("predict.chain", surface)])
-    _refuse_certain_divergence(surface, step.rate)
-    variances = step.variance(positions)
-    if not (variances > 0).all():
+    if surface.dim > 2 or (surface.dim == 2 and momentum_of(dynamics) > 0):
+        what = f"{surface.dim} dimensions" if surface.dim > 2 else "momentum in two dimensions"
         raise UnsoundError(
-            "predict.chain: the gradient noise is zero at a minimum, so the law is a point, not a "
-            "density. Give noise with sigma > 0, or a positive temperature."
+            f"{WHO}: solves one dimension, two without momentum; {what} given. Use "
+            "predict.quadratic (exact, any dimension, quadratic surfaces), "
+            "predict.boltzmann_gibbs for small steps, or simulate."
         )
-    low, high = _first_box(surface, step.temperature())
+    if spacing is None:
+        spacing = 0.5 if surface.dim == 2 else 0.4
+    if not (np.ndim(spacing) == 0 and 0 < spacing <= 0.5):
+        raise ParameterError(f"{WHO}(spacing={spacing!r}): needs a number in (0, 0.5].")
+    step = step_of(surface, dynamics)
+    find_minima(WHO, surface)
+    if not (np.linalg.eigvalsh(step.covariances(step.rest())) > 0).all():
+        raise UnsoundError(
+            f"{WHO}: the gradient noise is zero at a minimum, in some direction, so the law is "
+            "singular, not a density. Give noise with sigma > 0, or a positive temperature."
+        )
+    unit = 1.0 if isinstance(dynamics, SGD) else step.rate
+    if surface.dim == 2:
+        return plane_chain(step, spacing, unit)
+    if momentum_of(dynamics) > 0:
+        return momentum_chain(step, momentum_of(dynamics), dynamics.nesterov, spacing)
+    _refuse_certain_divergence(step)
+    return _line_chain(step, spacing, unit)
+
+
+def _line_chain(step: Step, spacing: float, unit: float) -> Chain:
+    """The 1-D chain on a box widened until what leaves it no longer changes."""
+    low, high = _first_box(step.surface, step.temperature())
     result = None
     for _ in range(12):
         alive = living(step, low, high)
@@ -213,7 +231,6 @@ def chain(surface: Any, dynamics: Any, *, spacing: float = 0.4) -> Chain:
             break
         reach = (high - low) / 8
         low, high = low - (0 if trapped_low else reach), high + (0 if trapped_high else reach)
-    unit = 1.0 if isinstance(dynamics, SGD) else step.rate
     return _checked(replace(result, unit=unit, error=_change(result)))
 
 
@@ -230,40 +247,6 @@ def _change(result: Chain) -> float:
     return float(np.abs(closer.cdf(x) - result.cdf(x)).max())
 
 
-def _step_of(surface: Any, dynamics: Any) -> Step:
-    """The chain's step, or a refusal that names the prediction which can answer."""
-    who = "predict.chain"
-    if surface.dim != 1:
-        raise UnsoundError(
-            f"{who}: solves one dimension, the surface has {surface.dim}. Use predict.quadratic "
-            "(exact, any dimension, quadratic surfaces), predict.boltzmann_gibbs, or simulate."
-        )
-    discrete_step(who, dynamics)
-    single_valued(who, dynamics)
-    penalised(who, dynamics)
-    if momentum_of(dynamics) > 0:
-        raise UnsoundError(
-            f"{who}: momentum={momentum_of(dynamics):g} makes the chain two-dimensional, which is "
-            "not solved here. Use momentum=0, predict.quadratic on a quadratic surface, or "
-            "predict.boltzmann_gibbs for small steps."
-        )
-    rate = float(dynamics.step_size)
-    if not isinstance(dynamics, SGD):
-        return Step(surface, rate, noise=2 * float(dynamics.temperature) * rate)
-    if is_finite_sum(surface):
-        raise UnsoundError(
-            f"{who}: the gradient noise of real mini-batches is not Gaussian. Use "
-            "predict.quadratic for least squares, or simulate."
-        )
-    noise = surface.noise
-    if noise is not None and not (noise.gaussian and noise.convention == "ito"):
-        raise UnsoundError(
-            f"{who}: the step of {noise!r} is not Gaussian about x - eta grad L. Use Gaussian "
-            "noise in Ito's convention, or simulate."
-        )
-    return Step(surface, rate, noise=None, batch_size=float(dynamics.batch_size))
-
-
 def _first_box(surface: Any, temperature: float) -> tuple[float, float]:
     """Bounds so deep that leaving them is far rarer than crossing the highest barrier.
 
@@ -276,13 +259,13 @@ def _first_box(surface: Any, temperature: float) -> tuple[float, float]:
     return float(np.ravel(low)[0]), float(np.ravel(high)[0])
 
 
-def _refuse_certain_divergence(surface: Any, rate: float) -> None:
-    if not surface.hessian_is_constant:
+def _refuse_certain_divergence(step: Step) -> None:
+    if not step.surface.hessian_is_constant or step.drift:
         return
-    curvature = float(surface.minima()[0].hessian[0, 0])
-    if rate * curvature >= 2:
+    curvature = float(step.surface.minima()[0].hessian[0, 0]) + step.decay
+    if step.rate * curvature >= 2:
         raise UnsoundError(
-            f"predict.chain: the step {rate:g} diverges on this quadratic surface: curvature "
+            f"{WHO}: the step {step.rate:g} diverges on this quadratic surface: curvature "
             f"{curvature:g} needs a step below {2 / curvature:g}. Reduce the learning rate (or dt)."
         )
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from langevin.dynamics import SGD
 from langevin.errors import UnsoundError
+from langevin.predict.common import discrete_step, is_finite_sum, single_valued
 
+WHO = "predict.chain"
 WINDOW = 8.5  # standard deviations of a step kept: the tail beyond is 2e-17
 MAX_NODES = 200_000
 STEEPEST = 10.0
@@ -20,35 +23,112 @@ DISCONNECTED = (
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One step of a 1-D chain, ``x -> N(mean(x), variance(x))``, arrays (n,) in and out."""
+    """One step of a chain without momentum, ``x -> N(mean(x), variance(x))``.
+
+    ``mean``, ``variance`` take and give arrays (n,) in 1-D; ``means``, ``covariances`` take points
+    (n, dim). ``decay`` is SGD's weight decay, ``drift`` the factor of a Stratonovich noise's drift.
+    """
 
     surface: Any
     rate: float
     noise: float | None  # the variance of one step, or None: rate**2 C(x) / batch_size
     batch_size: float = 1.0
+    decay: float = 0.0
+    drift: float = 0.0
+
+    def slope(self, points: np.ndarray) -> np.ndarray:
+        """What a step descends by, at points (..., dim): gradient, weight decay and drift."""
+        slope = self.surface.gradient(points)
+        if self.decay:
+            slope = slope + self.decay * points
+        if self.drift:
+            slope = slope - self.drift * noise_drift(self.surface, points)
+        return slope
+
+    def means(self, points: np.ndarray) -> np.ndarray:
+        """``x - eta grad U(x)``, (..., dim)."""
+        return points - self.rate * self.slope(points)
+
+    def covariances(self, points: np.ndarray) -> np.ndarray:
+        """The covariance of a step from points (..., dim), (..., dim, dim)."""
+        if self.noise is not None:
+            eye = self.noise * np.eye(points.shape[-1])
+            return np.broadcast_to(eye, points.shape[:-1] + eye.shape)
+        return self.rate**2 * self.surface.noise_covariance(points) / self.batch_size
 
     def mean(self, x: np.ndarray) -> np.ndarray:
         """``x - eta U'(x)``."""
-        return x - self.rate * self.surface.gradient(x[:, None])[:, 0]
+        return self.means(x[:, None])[:, 0]
 
     def variance(self, x: np.ndarray) -> np.ndarray:
         """``eta**2 C(x)/S`` for SGD, ``2 T dt`` for Euler-Maruyama."""
-        if self.noise is not None:
-            return np.full(x.shape, self.noise)
-        c = self.surface.noise_covariance(x[:, None])[:, 0, 0]
-        return self.rate**2 * c / self.batch_size
+        return self.covariances(x[:, None])[:, 0, 0]
+
+    def energy(self, points: np.ndarray) -> np.ndarray:
+        """The loss descended, at points (..., dim): with the penalty of a weight decay."""
+        energy = self.surface.energy(points)
+        return energy + self.decay / 2 * (points**2).sum(-1) if self.decay else energy
+
+    def rest(self) -> np.ndarray:
+        """The points (k, dim) that the noise-free map settles at from the surface's minima."""
+        points = np.array([m.position for m in self.surface.minima()], dtype=float)
+        if self.decay or self.drift:
+            small = min(self.rate, 0.5 / (self.decay + 1e-300))
+            for _ in range(20_000):
+                with np.errstate(all="ignore"):
+                    new = points - small * self.slope(points)
+                if not np.isfinite(new).all() or np.abs(new - points).max() < 1e-12:
+                    break
+                points = new
+        return points
 
     def temperature(self) -> float:
-        """``variance/(2 eta)``, the largest of the minima."""
-        wells = np.array([m.position[0] for m in self.surface.minima()])
-        return float(self.variance(wells).max() / (2 * self.rate))
+        """``variance/(2 eta)``, the largest of the minima and of all directions."""
+        return float(np.linalg.eigvalsh(self.covariances(self.rest())).max() / (2 * self.rate))
 
     def wells(self, low: float, high: float) -> np.ndarray:
         """The minima in (low, high) that the chain must be able to visit: not e**-100 rare."""
-        minima = self.surface.minima()
-        top = min(m.energy for m in minima) + 100 * self.temperature()
-        inside = [m for m in minima if m.energy <= top and low < m.position[0] < high]
-        return np.array([m.position[0] for m in inside])
+        x = self.essential()[:, 0]
+        return x[(low < x) & (x < high)]
+
+    def essential(self) -> np.ndarray:
+        """The points of rest (k, dim) that the chain must be able to visit: not e**-100 rare."""
+        points = self.rest()
+        energies = self.energy(points)
+        return points[energies <= energies.min() + 100 * self.temperature()]
+
+
+def step_of(surface: Any, dynamics: Any) -> Step:
+    """The step without momentum, or a refusal that names the prediction which can answer."""
+    discrete_step(WHO, dynamics)
+    single_valued(WHO, dynamics)
+    rate = float(dynamics.step_size)
+    if not isinstance(dynamics, SGD):
+        return Step(surface, rate, noise=2 * float(dynamics.temperature) * rate)
+    if is_finite_sum(surface):
+        raise UnsoundError(
+            f"{WHO}: the gradient noise of real mini-batches is not Gaussian. Use "
+            "predict.quadratic for least squares, or simulate."
+        )
+    noise, size, drift = surface.noise, float(dynamics.batch_size), 0.0
+    if noise is not None and not noise.gaussian:
+        raise UnsoundError(
+            f"{WHO}: the step of {noise!r} is not Gaussian about x - eta grad L. Use Gaussian "
+            "noise, or simulate."
+        )
+    if noise is not None and noise.convention == "stratonovich":
+        drift = rate / (2 * size * (1 - float(dynamics.momentum)))
+    return Step(surface, rate, None, size, float(dynamics.weight_decay), drift)
+
+
+def noise_drift(surface: Any, points: np.ndarray) -> np.ndarray:
+    """``sum_jk B_jk dB_ik/dx_j`` of a Stratonovich noise at points (..., dim), (..., dim)."""
+    import sympy
+
+    from langevin.surfaces.state_noise import matrix_values
+
+    drift = sympy.Matrix(surface.noise.drift(surface))
+    return matrix_values(surface, "noise drift", drift, points)[..., 0]
 
 
 def living(step: Step, low: float, high: float) -> tuple[float, float]:
@@ -85,8 +165,8 @@ def node_spacing(step: Step, low: float, high: float, spacing: float) -> float:
     the gradient no spacing is close enough, so the steepness counted is at most STEEPEST.
     """
     x = np.linspace(low, high, 4001)
-    energy = step.surface.energy(x[:, None])
-    top = max(m.energy for m in step.surface.minima())
+    energy = step.energy(x[:, None])
+    top = step.energy(step.rest()).max()
     bulk = energy < top + 20 * step.temperature()
     spread = np.sqrt(step.variance(x))
     if not (spread[bulk] > 0).all():

@@ -1,0 +1,176 @@
+"""What chains on a sparse matrix share: how long they live, relax, and take to reach a region."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from langevin.errors import FormulaError, ParameterError, UnsoundError
+from langevin.predict.aggregation import Blocks, reached, second_eigenvalue
+from langevin.predict.kernel import WHO
+
+FOREVER = 1e15  # steps: a longer lifetime is below rounding
+MAX_NONZEROS = 40_000_000  # about half a GB
+MAX_OPERATIONS = 2e10
+SHORT_LIVED = 1e-3  # of the replicas may escape before they reach a region
+
+
+class SparseChain:
+    """A chain with ``matrix`` (n, n), ``weights`` (n,), ``lost`` a step, ``blocks`` and ``unit``."""
+
+    matrix: Any
+    weights: np.ndarray
+    loss: np.ndarray
+    blocks: np.ndarray
+    smoothing: int
+    lost: float
+    unit: float
+
+    @property
+    def lifetime(self) -> float:
+        """Steps before escape to infinity; a run longer than this is not stationary."""
+        return np.inf if self.lost * FOREVER < 1 else 1 / self.lost
+
+    @cached_property
+    def relaxation_steps(self) -> float:
+        """``-1/ln |lambda_2|``: the number of steps in which memory of the start decays by e.
+
+        Accurate to ``1e-15`` times itself, relatively; inf where it is above 1e13.
+        """
+        size = second_eigenvalue(self.matrix, self.weights, self.lost)
+        return np.inf if size > 1 - 1e-13 else 0.0 if size <= 0 else float(-1 / np.log(size))
+
+    @property
+    def relaxation_time(self) -> float:
+        """``relaxation_steps`` in the dynamics' time: steps for SGD, units of dt for Langevin."""
+        return self.relaxation_steps * self.unit
+
+    def _check_step(self, step: Any) -> None:
+        if not isinstance(step, (int, np.integer)) or isinstance(step, bool) or step < 1:
+            raise ParameterError(f"at(step={step!r}): needs a whole number of steps, at least 1.")
+        if (step - 1) * self.matrix.nnz > MAX_OPERATIONS:
+            raise ParameterError(
+                f"at(step={step}): {step * self.matrix.nnz:.1e} operations (at most "
+                f"{MAX_OPERATIONS:.0e}). Use the stationary law itself (relaxation takes "
+                f"{self.relaxation_steps:.3g} steps), or fewer steps."
+            )
+
+    def _mean_visits(self, source: np.ndarray, free: np.ndarray, region: str) -> float:
+        """Total mean number of looks outside the region, from ``source`` (n,) on the nodes.
+
+        ``free`` (n,) is the share of each node's cell outside. A node that is left with the mass
+        ``free`` of what reaches it makes the rest of the mass leave the chain.
+        """
+        if not (free < 0.5).any():
+            raise UnsoundError(
+                f"hitting_time({region!r}): the region is outside of where replicas live, or "
+                "thinner than a step. Give a region that they reach."
+            )
+        free = np.where(np.abs(free - 1) < 1e-13, 1.0, np.where(np.abs(free) < 1e-14, 0.0, free))
+        here = free != 0
+        here[here] = reached(self.matrix[here][:, here], source[here])
+        rows, w = self.matrix[here], free[here]
+        # Summed, not 1 minus the rest: what leaves is far below the rounding of 1.
+        gone = self.loss[here] + np.asarray(self.matrix[~here].sum(axis=0)).ravel()[here]
+        part = (rows[:, here] * w).tocsc()
+        blocks = Blocks(part, (1 - w) + w * gone, self.blocks[here], self.smoothing)
+        u = blocks.visits(source[here], source[here] + self.weights[here])
+        free = w
+        escaped = float(self.loss[here] @ (free * u))
+        if escaped > SHORT_LIVED:
+            raise UnsoundError(
+                f"hitting_time({region!r}): {escaped:.2g} of the replicas escape to infinity "
+                "before they reach the region, so the mean time is that of a part of them. Reduce "
+                "the learning rate (or dt), or simulate with on_divergence='absorb'."
+            )
+        return float(free @ u)
+
+
+def refuse_size(nonzeros: float) -> None:
+    """Refuses a matrix beyond MAX_NONZEROS."""
+    if nonzeros > MAX_NONZEROS:
+        raise UnsoundError(
+            f"{WHO}: a step this small needs a matrix of about {nonzeros:.1e} entries (at most "
+            f"{MAX_NONZEROS:.0e}). With steps so small the chain is near the continuum: use "
+            "predict.fokker_planck, predict.finite_step or predict.boltzmann_gibbs. Or simulate."
+        )
+
+
+def condition_of(region: Any, surface: Any) -> Callable[..., np.ndarray]:
+    """``inside(x0, x1, ...)``: where the text ``region`` holds, arrays in and out.
+
+    Raises FormulaError for what is not text, or names what is no coordinate or parameter.
+    """
+    from langevin.observers.quantities import check_names, symbols
+    from langevin.surfaces import printing
+    from langevin.surfaces.regions import parse_region
+    from langevin.surfaces.symbolic import Symbolic
+
+    if not isinstance(region, str):
+        raise FormulaError(f"hitting_time(region={region!r}): give text, such as 'x > 1'.")
+    met: dict = {}
+    found = parse_region(region, met)
+    check_names(met, surface, f"hitting_time: region {found.text!r}")
+    sides = [Symbolic(s, surface.variables, surface.parameters).energy for s in found.sides]
+    text = printing.source("region", sides, *symbols(surface))
+    sides_at = printing.numpy_function(text, "region")
+    constants = [np.float64(v) for v in surface.parameters.values()]
+
+    def inside(*x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            values = [np.broadcast_to(v, np.shape(x[0])) for v in sides_at(*x, *constants)]
+        return holds(found.condition, values)
+
+    return inside
+
+
+def holds(condition: str, values: list[np.ndarray]) -> np.ndarray:
+    """The truth of a region's ``condition`` over the values q0, q1, ... of its sides."""
+    import ast
+
+    compare = {ast.Gt: np.greater, ast.GtE: np.greater_equal, ast.Lt: np.less, ast.LtE: np.less_equal}
+
+    def value(node: ast.AST) -> np.ndarray:
+        match node:
+            case ast.BinOp():
+                join = np.logical_and if isinstance(node.op, ast.BitAnd) else np.logical_or
+                return join(value(node.left), value(node.right))
+            case ast.UnaryOp():
+                return ~value(node.operand)
+            case ast.Compare():
+                left, right = (values[int(n.id[1:])] for n in (node.left, node.comparators[0]))
+                return compare[type(node.ops[0])](left, right)
+        raise FormulaError(f"region: {condition!r} is not readable.")
+
+    return value(ast.parse(condition, mode="eval").body)
+
+
+def checked(result: Any, replace: Callable[..., Any]) -> Any:
+    """Refuse an inexact eigenpair or a lifetime too short to relax in; state the regime."""
+    if not result.residual < 1e-9:
+        raise UnsoundError(
+            f"{WHO}: the eigenvector's residual is {result.residual:.1e}, not below 1e-9. "
+            "Give a smaller spacing=, or simulate."
+        )
+    if result.error > 1e-3:
+        raise UnsoundError(
+            f"{WHO}: probabilities change by {result.error:.1e} with closer nodes: the "
+            "gradient jumps, or changes within one step. Give a smaller spacing=, or simulate."
+        )
+    accuracy = f" (probabilities to about {result.error:.0e})" if result.error > 1e-9 else ""
+    if np.isinf(result.lifetime):
+        return replace(result, regime="exact for the discrete step, at any step size" + accuracy)
+    if result.lifetime < 100 * result.relaxation_steps:
+        raise UnsoundError(
+            f"{WHO}: replicas escape to infinity after {result.lifetime:.3g} steps on "
+            f"average, but relaxing takes {result.relaxation_steps:.3g}: there is no stationary "
+            "law. Reduce the learning rate (or dt), or the noise."
+        )
+    regime = (
+        "exact for the discrete step while replicas survive: quasi-stationary, a replica escapes "
+        f"to infinity after {result.lifetime:.3g} steps on average{accuracy}"
+    )
+    return replace(result, regime=regime)
