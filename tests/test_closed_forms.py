@@ -589,7 +589,7 @@ ANY = (predict.boltzmann_gibbs, predict.laplace, predict.chain, predict.quadrati
 def test_predictions_refuse_weight_decay_and_schedules(forecast):
     cases = [(lv.SGD(0.1, weight_decay=0.1), "weight_decay")]
     for dynamics, word in (
-        *(cases if forecast is not predict.quadratic else []),  # which is exact for it
+        *(cases if forecast not in (predict.chain, predict.quadratic) else []),  # exact for it
         (lv.SGD(lv.schedules.Cosine(0.1, 100)), "schedule"),
         (lv.SGD(0.1, lv.schedules.Steps(4, (10,), 2.0)), "schedule"),
     ):
@@ -610,9 +610,12 @@ def test_discrete_predictions_refuse_other_steps(forecast):
     for noise in (lv.AlphaStable(1.5), lv.StudentT(1.9)):
         with pytest.raises(UnsoundError, match=r"no variance|not Gaussian"):
             forecast(PARABOLA.replace(noise=noise), lv.SGD(0.1))
+
+
+def test_quadratic_refuses_a_stratonovich_drift():
     stratonovich = well_with(lv.StateDependent("1 + x**2", convention="stratonovich"))
     with pytest.raises(UnsoundError):
-        forecast(stratonovich, lv.SGD(0.1))
+        predict.quadratic(stratonovich, lv.SGD(0.1))
 
 
 def test_quadratic_refuses_a_stratonovich_drift_that_only_shifts_the_minimum():

@@ -247,10 +247,10 @@ def test_predictions_refuse_what_they_cannot_answer():
         with pytest.raises(UnsoundError, match="point"):
             f(surface.replace(noise=Isotropic(0.0)), SGD(0.1))
         assert f(surface.replace(noise=None), SGD(0.1), temperature=0.1).temperature == 0.1
-    with pytest.raises(UnsoundError, match="momentum"):
-        predict.chain(surface, SGD(0.1, momentum=0.5))
-    with pytest.raises(UnsoundError, match="one dimension"):
-        predict.chain(Surface("x**2 + y**2", noise=Isotropic(1.0)), SGD(0.1))
+    with pytest.raises(UnsoundError, match="momentum in two dimensions"):
+        predict.chain(Surface("x**2 + y**2", noise=Isotropic(1.0)), SGD(0.1, momentum=0.5))
+    with pytest.raises(UnsoundError, match="3 dimensions"):
+        predict.chain(Surface("x**2 + y**2 + z**2", noise=Isotropic(1.0)), SGD(0.1))
     with pytest.raises(UnsoundError, match=r"below 0\.5"):
         predict.chain(parabola(4.0), SGD(0.6))
     with pytest.raises(UnsoundError, match="mini-batches"):

@@ -1,6 +1,8 @@
 """Predictions: theory only, never a simulation. ``compare`` is where the two meet."""
 
 from langevin.predict.chain import Chain, chain
+from langevin.predict.chain_momentum import MomentumChain
+from langevin.predict.chain_plane import PlaneChain
 from langevin.predict.critical import CriticalNoise, critical_noise
 from langevin.predict.escape import Escape, escape
 from langevin.predict.finite_step import FiniteStep, finite_step
@@ -14,6 +16,7 @@ from langevin.predict.plane import GibbsPlane
 from langevin.predict.quadratic import Quadratic, quadratic
 from langevin.predict.scaling import Breaking, Scaling, scaling
 from langevin.predict.smoothed import SmoothedLaw
+from langevin.predict.smoothed_plane import SmoothedPlane
 
 __all__ = [
     "Breaking",
@@ -26,9 +29,12 @@ __all__ = [
     "GibbsLine",
     "GibbsPlane",
     "GridLaw",
+    "MomentumChain",
+    "PlaneChain",
     "Quadratic",
     "Scaling",
     "SmoothedLaw",
+    "SmoothedPlane",
     "boltzmann_gibbs",
     "chain",
     "critical_noise",

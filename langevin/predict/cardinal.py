@@ -17,7 +17,7 @@ import numpy as np
 
 from langevin.predict.common import gauss_legendre
 
-RADIUS = 4.0  # r, in nodes
+RADIUS = 6.0  # r, in nodes
 REACH = 8.5 * RADIUS
 BISECTIONS = 50
 

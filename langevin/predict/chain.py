@@ -16,6 +16,7 @@ from langevin.predict.common import check_points, find_minima, momentum_of
 from langevin.predict.elimination import Factors, eliminate, quasi_stationary, slowest_mode
 from langevin.predict.kernel import WHO, Step, build, living, node_spacing, step_of
 from langevin.predict.smoothed import SmoothedLaw
+from langevin.predict.sparse_chain import checked
 
 FOREVER = 1e15  # steps: a longer lifetime is below rounding
 DEEPEST = 500.0  # T
@@ -231,7 +232,7 @@ def _line_chain(step: Step, spacing: float, unit: float) -> Chain:
             break
         reach = (high - low) / 8
         low, high = low - (0 if trapped_low else reach), high + (0 if trapped_high else reach)
-    return _checked(replace(result, unit=unit, error=_change(result)))
+    return checked(replace(result, unit=unit, error=_change(result)))
 
 
 def _change(result: Chain) -> float:
@@ -296,31 +297,3 @@ def _solve(step: Step, low: float, high: float, spacing: float) -> Chain:
         error=np.nan,
         unit=1.0,
     )
-
-
-def _checked(result: Chain) -> Chain:
-    """Refuse an eigenpair that is inexact or a lifetime too short to relax in; state the regime."""
-    if not result.residual < 1e-9:
-        raise UnsoundError(
-            f"predict.chain: the eigenvector's residual is {result.residual:.1e}, not below 1e-9. "
-            "Give a smaller spacing=, or simulate."
-        )
-    if result.error > 1e-3:
-        raise UnsoundError(
-            f"predict.chain: probabilities change by {result.error:.1e} with closer nodes: the "
-            "gradient jumps, or changes within one step. Give a smaller spacing=, or simulate."
-        )
-    accuracy = f" (probabilities to about {result.error:.0e})" if result.error > 1e-9 else ""
-    if np.isinf(result.lifetime):
-        return replace(result, regime="exact for the discrete step, at any step size" + accuracy)
-    if result.lifetime < 100 * result.relaxation_steps:
-        raise UnsoundError(
-            f"predict.chain: replicas escape to infinity after {result.lifetime:.3g} steps on "
-            f"average, but relaxing takes {result.relaxation_steps:.3g}: there is no stationary "
-            "law. Reduce the learning rate (or dt), or the noise."
-        )
-    regime = (
-        "exact for the discrete step while replicas survive: quasi-stationary, a replica escapes "
-        f"to infinity after {result.lifetime:.3g} steps on average{accuracy}"
-    )
-    return replace(result, regime=regime)

@@ -48,7 +48,8 @@ class SmoothedPlane:
     def _masses(self, x_edges: np.ndarray, y_edges: np.ndarray) -> np.ndarray:
         """The mass of each bin clipped to the living region, (bx, by), not normalised."""
         edges = [
-            np.clip(e, a, b) for e, a, b in zip((x_edges, y_edges), self.low, self.high, strict=True)
+            np.clip(e, a, b)
+            for e, a, b in zip((x_edges, y_edges), self.low, self.high, strict=True)
         ]
         result = np.zeros((len(x_edges) - 1, len(y_edges) - 1))
         if not self.covariances[:, 0, 1].any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,14 +13,17 @@ from langevin.errors import FormulaError, ParameterError, UnsoundError
 from langevin.predict.aggregation import Blocks, reached, second_eigenvalue
 from langevin.predict.kernel import WHO
 
-FOREVER = 1e15  # steps: a longer lifetime is below rounding
+FOREVER = 1e11  # steps: what leaves more rarely are the tails of the law, cut off by the grid
+NEGLIGIBLE = 2e-12  # mass lost a step at which no deeper domain is tried
+SETTLED = 0.15  # relative change of the mass lost: lifetimes are known to about that
+COARSE = 1.6  # times the nodes' distance, to find out how deep the domain must be
 MAX_NONZEROS = 40_000_000  # about half a GB
 MAX_OPERATIONS = 2e10
 SHORT_LIVED = 1e-3  # of the replicas may escape before they reach a region
 
 
 class SparseChain:
-    """A chain with ``matrix`` (n, n), ``weights`` (n,), ``lost`` a step, ``blocks`` and ``unit``."""
+    """A chain on ``matrix`` (n, n) with the law ``weights`` (n,), of which ``lost`` goes a step."""
 
     matrix: Any
     weights: np.ndarray
@@ -99,6 +103,23 @@ def refuse_size(nonzeros: float) -> None:
         )
 
 
+def deep_enough(solve: Callable[[float], Any], depth: float) -> float:
+    """The depth of the domain beyond which the mass that leaves ``solve(depth)`` hardly changes.
+
+    Where replicas do escape, the domain ends where the noise-free map runs away.
+    """
+    result = solve(depth)
+    for _ in range(8):
+        if result.lost < NEGLIGIBLE:
+            break
+        deeper = solve(1.35 * depth)
+        settled = abs(deeper.lost - result.lost) <= SETTLED * result.lost
+        if settled:
+            break
+        result, depth = deeper, 1.35 * depth
+    return depth
+
+
 def condition_of(region: Any, surface: Any) -> Callable[..., np.ndarray]:
     """``inside(x0, x1, ...)``: where the text ``region`` holds, arrays in and out.
 
@@ -131,7 +152,12 @@ def holds(condition: str, values: list[np.ndarray]) -> np.ndarray:
     """The truth of a region's ``condition`` over the values q0, q1, ... of its sides."""
     import ast
 
-    compare = {ast.Gt: np.greater, ast.GtE: np.greater_equal, ast.Lt: np.less, ast.LtE: np.less_equal}
+    compare = {
+        ast.Gt: np.greater,
+        ast.GtE: np.greater_equal,
+        ast.Lt: np.less,
+        ast.LtE: np.less_equal,
+    }
 
     def value(node: ast.AST) -> np.ndarray:
         match node:
@@ -148,7 +174,7 @@ def holds(condition: str, values: list[np.ndarray]) -> np.ndarray:
     return value(ast.parse(condition, mode="eval").body)
 
 
-def checked(result: Any, replace: Callable[..., Any]) -> Any:
+def checked(result: Any) -> Any:
     """Refuse an inexact eigenpair or a lifetime too short to relax in; state the regime."""
     if not result.residual < 1e-9:
         raise UnsoundError(
