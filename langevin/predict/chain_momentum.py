@@ -20,7 +20,7 @@ from langevin.predict.aggregation import Blocks
 from langevin.predict.cardinal import line_weights
 from langevin.predict.common import check_points
 from langevin.predict.kernel import WHO, Step
-from langevin.predict.momentum_kernel import Heavy, PairKernel, build, recurrent
+from langevin.predict.momentum_kernel import Heavy, PairKernel, build, lattice, recurrent
 from langevin.predict.smoothed import SmoothedLaw
 from langevin.predict.sparse_chain import COARSE, SparseChain, checked, condition_of, deep_enough
 
@@ -176,6 +176,7 @@ def momentum_chain(plain: Step, momentum: float, nesterov: bool, spacing: float)
     energies = np.concatenate([plain.energy(plain.rest()), plain.energy(tops)])
     heat, _ = step.heats()
     depth = min(DEPTH + float(np.ptp(energies)) / heat, DEEPEST)
+    lattice(step, depth, spacing)  # refuses at once what could not be solved in the end
     depth = deep_enough(lambda depth: _solve(step, depth, COARSE * spacing), depth)
     result = _solve(step, depth, spacing)
     return checked(replace(result, error=_change(result)))
@@ -213,14 +214,15 @@ def _solve(step: Heavy, depth: float, spacing: float) -> MomentumChain:
     guess = np.exp(-np.minimum(rise, 600))
     p, lost = Blocks(kernel.matrix, kernel.loss, blocks, SMOOTHING).law(guess)
     half = (kernel.nodes[1] - kernel.nodes[0]) / 2
+    shown = step.shown(kernel.x, kernel.before)
     return MomentumChain(
         name="discrete chain with momentum",
         regime="",
         centres=step.shown(kernel.means, kernel.x),
         spreads=step.seen * kernel.sds,
         weights=p,
-        low=float(kernel.nodes[0] - half),
-        high=float(kernel.nodes[-1] + half),
+        low=float(shown.min() - half),
+        high=float(shown.max() + half),
         thresholds=np.asarray(step.plain.surface.basins().thresholds, dtype=float),
         step=step,
         kernel=kernel,

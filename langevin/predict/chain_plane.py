@@ -12,7 +12,7 @@ from langevin.predict.aggregation import Blocks
 from langevin.predict.cardinal import plane_weights
 from langevin.predict.common import check_points
 from langevin.predict.kernel import WHO, Step
-from langevin.predict.plane_kernel import PlaneKernel, build, recurrent
+from langevin.predict.plane_kernel import PlaneKernel, build, lattice, recurrent
 from langevin.predict.smoothed_plane import SmoothedPlane
 from langevin.predict.sparse_chain import COARSE, SparseChain, checked, condition_of, deep_enough
 
@@ -138,6 +138,7 @@ def plane_chain(step: Step, spacing: float, unit: float) -> PlaneChain:
     energies += [float(s.energy) for s in surface.saddles()]
     scale = _heat(step)
     depth = min(DEPTH + float(np.ptp(energies)) / scale, DEEPEST)
+    lattice(step, scale, depth, spacing)  # refuses at once what could not be solved in the end
     depth = deep_enough(lambda depth: _solve(step, scale, depth, COARSE * spacing), depth)
     result = _solve(step, scale, depth, spacing)
     return checked(replace(result, unit=unit, error=_change(result, scale)))

@@ -9,8 +9,8 @@ import numpy as np
 
 from langevin.errors import UnsoundError
 from langevin.predict.aggregation import component
-from langevin.predict.kernel import DISCONNECTED, STEEPEST, WHO, WINDOW, Step
-from langevin.predict.sparse_chain import refuse_size
+from langevin.predict.kernel import DISCONNECTED, MARGIN, STEEPEST, WHO, WINDOW, Step
+from langevin.predict.sparse_chain import dilated, refuse_size
 
 BULK = 12.0  # T above the highest minimum: where the law has all but e**-12 of its mass
 ELIMINATION = 1.5e8  # operations for the chain of the blocks, about
@@ -99,7 +99,18 @@ class PairKernel:
 
 
 def build(step: Heavy, depth: float, spacing: float) -> PairKernel:
-    """The kernel on the pairs that are less than ``depth`` deep."""
+    """The kernel on the pairs that are less than ``depth`` deep.
+
+    Raises UnsoundError where it has too many entries, or the step diverges from everywhere.
+    """
+    nodes, number, i, here, there = lattice(step, depth, spacing)
+    means, sds = step.mean(here, there), step.sd(here, there)
+    matrix, loss = _entries(nodes, number, i, means, sds)
+    return PairKernel(nodes, number, here, there, means, sds, matrix, loss)
+
+
+def lattice(step: Heavy, depth: float, spacing: float) -> tuple[Any, ...]:
+    """Nodes (n,), the pairs' numbers, and their node, x and x before; refused if too many."""
     plain, (heat, spread) = step.plain, step.heats()
     fastest = np.sqrt(2 * depth * spread)
     low, high = (float(np.ravel(v)[0]) for v in plain.surface.bounds(heat, depth))
@@ -127,12 +138,16 @@ def build(step: Heavy, depth: float, spacing: float) -> PairKernel:
     i, k = np.nonzero(kept)
     here, there = nodes[i], nodes[i - d[k]]
     alive = _alive(step, here, there, low, high)
-    i, k, here, there = i[alive], k[alive], here[alive], there[alive]
+    if not alive.all():
+        living = np.zeros(kept.shape, dtype=bool)
+        living[i[alive], k[alive]] = True
+        reach = int(np.ceil(MARGIN * float(np.median(sd[bulk])) / h))
+        kept &= dilated(living, (reach, reach))
+        i, k = np.nonzero(kept)
+        here, there = nodes[i], nodes[i - d[k]]
     number = np.full(kept.shape, -1, dtype=np.int64)
     number[i, k] = np.arange(len(i))
-    means, sds = step.mean(here, there), step.sd(here, there)
-    matrix, loss = _entries(nodes, number, i, means, sds)
-    return PairKernel(nodes, number, here, there, means, sds, matrix, loss)
+    return nodes, number, i, here, there
 
 
 def _alive(step: Heavy, x: np.ndarray, before: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 
 from langevin.errors import UnsoundError
 from langevin.predict.aggregation import component
-from langevin.predict.kernel import DISCONNECTED, STEEPEST, WHO, Step
-from langevin.predict.sparse_chain import refuse_size
+from langevin.predict.kernel import DISCONNECTED, MARGIN, STEEPEST, WHO, Step
+from langevin.predict.sparse_chain import dilated, refuse_size
 
 BULK = 12.0  # T above the highest minimum: where the law has all but e**-12 of its mass
 WINDOW = 7.75  # standard deviations of a step kept: the tail beyond is 9e-14
@@ -107,7 +107,17 @@ def _alive(step: Step, points: np.ndarray, low: np.ndarray, high: np.ndarray) ->
 
 
 def build(step: Step, scale: float, depth: float, spacing: float) -> PlaneKernel:
-    """The kernel on the nodes of the domain."""
+    """The kernel on the nodes of the domain, deep to ``depth * scale``.
+
+    Raises UnsoundError where it has too many entries, or the step diverges from everywhere.
+    """
+    axes, number, nodes, centres, covariances = lattice(step, scale, depth, spacing)
+    matrix, loss = _entries(axes, number, centres, covariances)
+    return PlaneKernel(axes, number, nodes, centres, covariances, matrix, loss)
+
+
+def lattice(step: Step, scale: float, depth: float, spacing: float) -> tuple[Any, ...]:
+    """The grid of `PlaneKernel` and the step from its nodes; refused where that is too large."""
     low, high, level = _domain(step, scale, depth)
     h = spacing * _spacings(step, low, high, scale)
     count = np.maximum(np.ceil((high - low) / h), 8).astype(int)
@@ -117,15 +127,18 @@ def build(step: Step, scale: float, depth: float, spacing: float) -> PlaneKernel
     axes = tuple(low[k] + h[k] * (np.arange(count[k]) + 0.5) for k in (0, 1))
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     kept = step.energy(grid) < level
-    kept[kept] = _alive(step, grid[kept], low, high)
+    living = kept.copy()
+    living[kept] = _alive(step, grid[kept], low, high)
+    if (living != kept).any():
+        sd = np.sqrt(np.einsum("nkk->nk", step.covariances(step.rest())).max(axis=0))
+        kept &= dilated(living, tuple(np.ceil(MARGIN * sd / h).astype(int)))
     nodes = grid[kept]
     number = np.full(kept.shape, -1, dtype=np.int32)
     number[kept] = np.arange(len(nodes))
     centres, covariances = step.means(nodes), np.array(step.covariances(nodes))
     determinants = np.sqrt(np.linalg.det(covariances))
     refuse_size(float(np.pi * WINDOW**2 * determinants.sum() / h.prod()))
-    matrix, loss = _entries(axes, number, centres, covariances)
-    return PlaneKernel(axes, number, nodes, centres, covariances, matrix, loss)
+    return axes, number, nodes, centres, covariances
 
 
 def _entries(axes, number, centres, covariances) -> tuple[Any, np.ndarray]:

@@ -15,7 +15,7 @@ from langevin.predict.kernel import WHO
 
 FOREVER = 1e11  # steps: what leaves more rarely are the tails of the law, cut off by the grid
 NEGLIGIBLE = 2e-12  # mass lost a step at which no deeper domain is tried
-SETTLED = 0.15  # relative change of the mass lost: lifetimes are known to about that
+SETTLED = 1e-3  # relative change of the mass lost
 COARSE = 1.6  # times the nodes' distance, to find out how deep the domain must be
 MAX_NONZEROS = 40_000_000  # about half a GB
 MAX_OPERATIONS = 2e10
@@ -97,26 +97,38 @@ def refuse_size(nonzeros: float) -> None:
     """Refuses a matrix beyond MAX_NONZEROS."""
     if nonzeros > MAX_NONZEROS:
         raise UnsoundError(
-            f"{WHO}: a step this small needs a matrix of about {nonzeros:.1e} entries (at most "
-            f"{MAX_NONZEROS:.0e}). With steps so small the chain is near the continuum: use "
-            "predict.fokker_planck, predict.finite_step or predict.boltzmann_gibbs. Or simulate."
+            f"{WHO}: this step needs a matrix of about {nonzeros:.1e} entries (at most "
+            f"{MAX_NONZEROS:.0e}). A small step is near the continuum: use predict.fokker_planck, "
+            "predict.finite_step or predict.boltzmann_gibbs. For one that overshoots, simulate."
         )
+
+
+def dilated(mask: np.ndarray, reach: tuple[int, int]) -> np.ndarray:
+    """The cells (nx, ny) bool within ``reach`` cells, along each axis, of one where mask holds."""
+    from scipy.ndimage import maximum_filter
+
+    return maximum_filter(mask, size=tuple(2 * r + 1 for r in reach), mode="constant")
 
 
 def deep_enough(solve: Callable[[float], Any], depth: float) -> float:
     """The depth of the domain beyond which the mass that leaves ``solve(depth)`` hardly changes.
 
-    Where replicas do escape, the domain ends where the noise-free map runs away.
+    Where replicas do escape, the domain ends beyond where the noise-free map runs away.
     """
     result = solve(depth)
     for _ in range(8):
         if result.lost < NEGLIGIBLE:
             break
-        deeper = solve(1.35 * depth)
+        try:
+            deeper = solve(1.35 * depth)
+        except UnsoundError:  # too large: this depth has to do, or is refused
+            break
         settled = abs(deeper.lost - result.lost) <= SETTLED * result.lost
         if settled:
             break
         result, depth = deeper, 1.35 * depth
+    if result.lost > SHORT_LIVED:
+        refuse_short_lives(result)
     return depth
 
 
@@ -189,14 +201,19 @@ def checked(result: Any) -> Any:
     accuracy = f" (probabilities to about {result.error:.0e})" if result.error > 1e-9 else ""
     if np.isinf(result.lifetime):
         return replace(result, regime="exact for the discrete step, at any step size" + accuracy)
+    refuse_short_lives(result)
+    regime = (
+        "exact for the discrete step while replicas survive: quasi-stationary, a replica escapes "
+        f"to infinity after {result.lifetime:.3g} steps on average{accuracy}"
+    )
+    return replace(result, regime=regime)
+
+
+def refuse_short_lives(result: Any) -> None:
+    """Refuses a law that replicas leave for infinity before they have settled in it."""
     if result.lifetime < 100 * result.relaxation_steps:
         raise UnsoundError(
             f"{WHO}: replicas escape to infinity after {result.lifetime:.3g} steps on "
             f"average, but relaxing takes {result.relaxation_steps:.3g}: there is no stationary "
             "law. Reduce the learning rate (or dt), or the noise."
         )
-    regime = (
-        "exact for the discrete step while replicas survive: quasi-stationary, a replica escapes "
-        f"to infinity after {result.lifetime:.3g} steps on average{accuracy}"
-    )
-    return replace(result, regime=regime)
