@@ -14,6 +14,7 @@ import numpy as np
 
 from langevin.errors import UnsoundError
 from langevin.predict.elimination import eliminate, quasi_stationary
+from langevin.predict.kernel import DISCONNECTED
 
 CYCLES = 400
 SETTLED = 1e-13  # change of the blocks' masses, relative to the whole
@@ -42,6 +43,8 @@ class Blocks:
 
         n = len(u)
         mass = np.bincount(self.blocks, u, self.count)
+        if not (mass != 0).all():  # underflow: the wells are too rare for double precision
+            raise UnsoundError(DISCONNECTED)
         inside = u / mass[self.blocks]
         scatter = csc_array((inside, (np.arange(n), self.blocks)), shape=(n, self.count))
         small = (self.gathered @ scatter).tocoo()

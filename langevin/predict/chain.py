@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from langevin.checks import real_number
 from langevin.dynamics import SGD
 from langevin.errors import ParameterError, UnsoundError
 from langevin.predict.chain_momentum import MomentumChain, momentum_chain
@@ -199,7 +200,7 @@ def chain(
         )
     if spacing is None:
         spacing = 0.5 if surface.dim == 2 else 0.4
-    if not (np.ndim(spacing) == 0 and 0 < spacing <= 0.5):
+    if not (real_number(spacing) and 0 < spacing <= 0.5):
         raise ParameterError(f"{WHO}(spacing={spacing!r}): needs a number in (0, 0.5].")
     step = step_of(surface, dynamics)
     find_minima(WHO, surface)
