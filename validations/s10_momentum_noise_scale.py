@@ -93,7 +93,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
                 f"p_A/p_B of two wells at m = {m:g}, eps -> 0, against equal g",
                 limits[m],
                 gibbs,
-                margin=0.06,
+                margin=0.1,
             )
             for m in WELL_MOMENTA
         ),

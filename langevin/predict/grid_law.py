@@ -22,7 +22,7 @@ from langevin.predict.grid import Axis, tensor
 
 FLOOR = 1e-25  # of the largest probability, in a law at a time: below is rounding
 ORDER = {1: 6, 2: 4}  # Gauss-Legendre nodes per axis of a piece between nodes
-SUBCELLS = 8  # per axis, in a cell that a border between basins runs through
+SUBCELLS = 32  # per axis, in a cell that a border between basins runs through
 CHUNK = 400_000
 
 
