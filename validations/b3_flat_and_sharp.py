@@ -172,7 +172,7 @@ def _equal(replicas: int) -> lv.Estimate:
 
 def _sketch() -> tuple:
     figure, ax = harness.axes(xlabel="parameter", ylabel="loss")
-    x = np.linspace(-0.75, 0.42, 500)[:, None]
+    x = np.linspace(-0.48, 0.24, 500)[:, None]
     ax.plot(x, EQUAL.energy(x), color=plot.COLOURS[0], label="training")
     ax.plot(x, _shifted(EQUAL, x), "--", color=plot.COLOURS[1], label="test (shifted)")
     top = 0.045

@@ -156,9 +156,8 @@ def _twice_the_noise(mean_cost, more: int) -> lv.Estimate:
 def _posterior(mean_cost, evidence, result) -> tuple:
     figure, ax = harness.axes()
     plot.density(result.density()[0], [evidence], ax=ax)
-    ax.set(xlabel="frequency w", ylabel="probability density")
-    ax.get_legend().get_texts()[-1].set_text("posterior exp(-C)")
-    ax.get_legend().get_texts()[0].set_text(f"Langevin, eps = {STEPS[0]:g}")
+    ax.set(xlabel="frequency w", ylabel="probability density", xlim=(-9, 8))
+    ax.legend([ax.lines[-1], ax.containers[0]], ["posterior exp(-C)", "Langevin"], frameon=False)
     return ("The posterior and what Langevin dynamics at T = 1 visits.", figure)
 
 
@@ -177,7 +176,8 @@ def _bars(minima, seen, limits, evidence, occam, depth) -> tuple:
         ms=5, color=plot.INK, label="measured (two standard errors)", zorder=3,
     )  # fmt: skip
     ax.set_xticks(x, [f"{minima[k].position[0]:.2f}" for k in seen])
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(frameon=False, fontsize="small", loc="upper left")
+    ax.set_ylim(0, 0.72)
     return ("Visits of every minimum against its evidence and against its depth.", figure)
 
 

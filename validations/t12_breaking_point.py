@@ -43,7 +43,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
         seed = 1_000 * (len(curves) + 1)
         curves[n, sampling, eta] = _curve(n, sampling, eta, 2_048 * more, seed)
     progress("two wells")
-    wells = _wells(32_768 * more)
+    wells = _wells(65_536 * more)
     breaks = {key: _break(curve["measured"]) for key, curve in curves.items()}
     exact = {key: _break_of(curve["exact"]) for key, curve in curves.items()}
     base = (110, "with_replacement", RATE)

@@ -71,13 +71,16 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
             for a in chains
             for k in (0, middle, len(TIMES) - 1)
         ),
-        harness.check(
-            "total variation between the paths of a = 1 and a = 2, mean over times",
-            distance[2],
-            0.0,
-            margin=0.02,
-            scale=1.0,
-            approximate=True,
+        *(
+            harness.check(
+                f"squared distance of the paths of a = 1 and a = {a}, mean over times, against the "
+                "discrete step's",
+                distance[a],
+                apart[k],
+                margin=0.01,
+                scale=1.0,
+            )
+            for k, a in enumerate(FACTORS[1:])
         ),
         harness.check(
             f"p(x < 0) at t eta = {TIMES[0]:g}, a = {last} (eta = {RATE * last:g}) against the "
@@ -152,23 +155,24 @@ def _chain(a: int) -> list:
 
 
 def _apart(first: list, second: list) -> float:
-    """Mean over times of the total variation between two predicted paths, on the same bins."""
+    """`_distance` of two predicted paths, on the same bins."""
     edges = np.linspace(-2, 2.4, 61)
     p, q = (np.array([law.bin_probabilities(edges) for law in path]) for path in (first, second))
-    return float(0.5 * np.abs(p - q).sum(axis=1).mean())
+    return float((((p - q) ** 2).sum(axis=1) / (p**2).sum(axis=1)).mean())
 
 
 def _distance(first: list, second: list, n: int) -> lv.Estimate:
-    """Mean over times of the total variation, less what counting noise gives, with its error."""
-    values, noises = [], []
-    for p, q in zip(first, second, strict=True):
-        difference = np.abs(p.probability - q.probability)
-        sd = np.sqrt((p.probability + q.probability) / n)
-        values.append(0.5 * difference.sum() - 0.5 * np.sqrt(2 / np.pi) * sd.sum())
-        noises.append(0.5 * np.sqrt((1 - 2 / np.pi) * (sd**2).sum()))
-    return lv.Estimate(
-        float(np.mean(values)), float(np.sqrt(np.sum(np.square(noises))) / len(values))
-    )
+    """Mean over times of ``sum (p - q)^2 / sum p^2``, counting noise taken off: unbiased."""
+    values, spreads = [], []
+    for one, two in zip(first, second, strict=True):
+        p, q = one.probability, two.probability
+        variance = (p * (1 - p) + q * (1 - q)) / n
+        difference = (p - q) ** 2
+        scale = (p**2).sum()
+        values.append((difference - variance).sum() / scale)
+        noise = 2 * variance**2 + 4 * np.maximum(difference - variance, 0) * variance
+        spreads.append(noise.sum() / scale**2)
+    return lv.Estimate(float(np.mean(values)), float(np.sqrt(np.sum(spreads))) / len(values))
 
 
 def _collapse(runs: dict, flow: list[float]) -> tuple:
@@ -186,13 +190,14 @@ def _collapse(runs: dict, flow: list[float]) -> tuple:
 
 
 def _distance_figure(distance: dict, predicted: list[float]) -> tuple:
-    figure, ax = harness.axes(xlabel="factor a on eta and S", ylabel="total variation from a = 1")
+    figure, ax = harness.axes(
+        xlabel="factor a on eta and S", ylabel="relative distance from the path of a = 1"
+    )
     a = np.array(list(distance))
-    ax.errorbar(
-        a, [d.value for d in distance.values()], [d.stderr for d in distance.values()], fmt="o",
-        ms=5, color=plot.INK, label="measured, mean over times",
-    )  # fmt: skip
-    ax.plot(a, predicted, color=plot.COLOURS[0], label="discrete step")
+    value = np.sqrt([max(d.value, 0.0) for d in distance.values()])
+    error = [d.stderr for d in distance.values()] / (2 * np.maximum(value, 1e-3))
+    ax.errorbar(a, value, error, fmt="o", ms=5, color=plot.INK, label="measured")
+    ax.plot(a, np.sqrt(predicted), color=plot.COLOURS[0], label="discrete step")
     ax.set(xscale="log", yscale="log")
     ax.set_xticks(a, [str(k) for k in a])
     ax.minorticks_off()
