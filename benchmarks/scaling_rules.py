@@ -68,6 +68,12 @@ def rule_rate(replicas: int, say) -> list[dict]:
 
 def rule_data(replicas: int, say) -> list[dict]:
     """N -> a N with B -> a B: the loss is the same, fluctuations in units of the posterior's."""
+    base = lv.surfaces.linear_regression(X, Y)
+    axis = np.linalg.eigh(base.hessian(np.zeros(base.dim)))[1][:, -1]
+    centre = base.minima()[0].position
+    columns = zip(axis.tolist(), base.variables, centre.tolist(), strict=True)
+    away = (f"({k!r})*({w} - ({c!r}))" for k, w, c in columns)
+    along = f"({' + '.join(away)})**2"  # of the stiffest direction, for data of any size
     rows = []
     for sampling in ("with_replacement", "without_replacement"):
         found = []
@@ -76,8 +82,7 @@ def rule_data(replicas: int, say) -> list[dict]:
             surface = lv.surfaces.linear_regression(np.tile(X, (a, 1)), np.tile(Y, a))
             sgd = lv.SGD(0.02, 2 * a, sampling=sampling)
             law = predict.quadratic(surface, sgd).moments()[1]
-            axis = np.linalg.eigh(surface.hessian(np.zeros(surface.dim)))[1][:, -1]
-            point = spread(surface, sgd, max(512, replicas // 40), axis, time=4.0)
+            point = spread(surface, sgd, max(512, replicas // 40), along, time=4.0)
             scale = {k: point[k] * a for k in ("value", "stderr")}
             found.append({"a": a, **scale, "exact": a * float(axis @ law @ axis), "path": None})
         rows.append(summary(f"(N, B), {sampling.replace('_', ' ')}: N x variance", found, None))
@@ -105,19 +110,16 @@ def seed_of(sgd) -> int:
     return round(1e6 * float(sgd.learning_rate) + 1e3 * float(sgd.batch_size))
 
 
-def spread(surface, sgd, replicas: int, axis=None, time: float = 6.0) -> dict:
-    """The stationary variance along an axis, after ``time`` relaxation times of curvature 1."""
+def spread(surface, sgd, replicas: int, along: str = "x**2", time: float = 6.0) -> dict:
+    """The stationary mean of a square, after ``time`` relaxation times of curvature 1."""
     pace = float(sgd.learning_rate) / (1 - float(sgd.momentum))
     burn_in = max(40, int(time / pace), int(30 / (1 - float(sgd.momentum))))
     result = lv.simulate(
         surface, sgd, n_replicas=replicas, n_steps=3 * burn_in, burn_in=burn_in, seed=seed_of(sgd),
-        observe=lv.Moments(every=max(1, burn_in // 20)), progress=False,
+        observe=lv.Average(along, every=max(1, burn_in // 20)), progress=False,
     )  # fmt: skip
-    moments = result.moments()
-    axis = np.eye(surface.dim)[0] if axis is None else axis
-    weights = np.outer(axis, axis) ** 2
-    error = float(np.sqrt((weights * moments.covariance_stderr**2).sum()))
-    return {"value": float(axis @ moments.covariance @ axis), "stderr": error}
+    found = result.average()
+    return {"value": found.value, "stderr": found.stderr}
 
 
 def ratio(sgd, replicas: int) -> dict:

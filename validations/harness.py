@@ -291,6 +291,19 @@ def line(x: Any, y: Any, stderr: Any, at: float = 0.0, degree: int = 1):
     return lv.Estimate(float(coefficients[-1]), float(np.sqrt(covariance[-1, -1])))
 
 
+def squares(surface: Any, axes: Any) -> str:
+    """Text of ``sum_k (axes[:, k] . (w - w*))^2``, for an Average: variances with honest errors."""
+    centre = surface.minima()[0].position
+    terms = []
+    for axis in np.atleast_2d(np.asarray(axes).T):
+        dot = " + ".join(
+            f"({float(a)!r})*({name} - ({float(c)!r}))"
+            for a, name, c in zip(axis, surface.variables, centre, strict=True)
+        )
+        terms.append(f"({dot})**2")
+    return " + ".join(terms)
+
+
 def main(module: str) -> None:
     """The command line of a single validation: exits with 1 if it is false."""
     import argparse

@@ -175,16 +175,10 @@ def _spread(surface, sgd: lv.SGD, replicas: int, seed: int) -> lv.Estimate:
         n_steps=3 * burn_in,
         burn_in=burn_in,
         seed=seed,
-        observe=lv.Moments(every=max(1, burn_in // 60)),
+        observe=lv.Average(harness.squares(DATA, _stiff()), every=max(1, burn_in // 60)),
         progress=False,
     )
-    moments = result.moments()
-    project = _stiff(surface)
-    # Groups of independent replicas stand behind the entries; their errors add as if independent.
-    value = np.trace(project.T @ moments.covariance @ project)
-    weights = np.abs(project @ project.T)
-    error = np.sqrt((weights**2 * moments.covariance_stderr**2).sum())
-    return lv.Estimate(float(value), float(error), moments.dof)
+    return result.average()
 
 
 def _sgd(m: float) -> lv.SGD:
@@ -192,14 +186,14 @@ def _sgd(m: float) -> lv.SGD:
     return lv.SGD(RATE, round(BATCH / (1 - m)), momentum=m)
 
 
-def _stiff(surface) -> np.ndarray:
-    axes = np.linalg.eigh(surface.hessian(np.zeros(surface.dim)))[1]
+def _stiff() -> np.ndarray:
+    axes = np.linalg.eigh(DATA.hessian(np.zeros(DATA.dim)))[1]
     return axes[:, 2:]
 
 
 def _exact(surface, sgd: lv.SGD) -> float:
     covariance = predict.quadratic(surface, sgd).moments()[1]
-    project = _stiff(surface)
+    project = _stiff()
     return float(np.trace(project.T @ covariance @ project))
 
 
