@@ -8,6 +8,7 @@ from cases import integral, parabola, regression, tilted
 from langevin import predict
 from langevin.dynamics import SGD, Overdamped
 from langevin.errors import UnsoundError
+from langevin.surfaces.catalogue import wide_and_sharp
 from langevin.surfaces.expression import Surface
 from langevin.surfaces.noise import Isotropic
 
@@ -212,3 +213,16 @@ def test_chain_takes_noise_that_depends_on_the_position():
     eta, h, c0, c1 = 0.1, 1.0, 0.5, 0.2
     chain = predict.chain(Multiplicative(h, c0, c1), SGD(eta, 1.0))
     assert chain.variance == pytest.approx(laws.least_squares_variance(eta, h, c0, c1), rel=1e-6)
+
+
+def test_a_domain_too_steep_to_resolve_does_not_trap_the_law():
+    """Beyond unstable orbits of this well the map is so steep that a margin holds mass for good."""
+    surface = wide_and_sharp(energy_difference=0.02, barrier=0.02)
+    noise = predict.critical_noise(surface, SGD(0.05, 1.0), 0, 1).value
+    ratios = []
+    for factor in (2.3, 2.4, 2.5):
+        law = predict.chain(surface, SGD(0.05, 0.05 / (factor * noise)))
+        assert law.error < 1e-6
+        ratios.append(law.ratio(0, 1))
+    assert ratios[1] == pytest.approx((ratios[0] + ratios[2]) / 2, rel=2e-3)
+    assert 1e6 < law.lifetime < 1e7

@@ -17,7 +17,7 @@ def test_example(block, capsys, monkeypatch, tmp_path):
     assert printed
     if "compare(" in block:
         assert ": agrees\n" in printed
-    if "boltzmann_gibbs" in block:
+    if "compare(result, lv.predict.boltzmann_gibbs" in block:
         assert ": differs\n" in printed, "the README says that the small-step limit differs"
 
 

@@ -17,7 +17,7 @@ from langevin.predict.common import check_points, find_minima, momentum_of
 from langevin.predict.elimination import Factors, eliminate, quasi_stationary, slowest_mode
 from langevin.predict.kernel import WHO, Step, build, living, node_spacing, step_of
 from langevin.predict.smoothed import SmoothedLaw
-from langevin.predict.sparse_chain import checked
+from langevin.predict.sparse_chain import best_margin, checked
 
 FOREVER = 1e15  # steps: a longer lifetime is below rounding
 DEEPEST = 500.0  # T
@@ -219,7 +219,12 @@ def chain(
 
 
 def _line_chain(step: Step, spacing: float, unit: float) -> Chain:
-    """The 1-D chain on a box widened until what leaves it no longer changes."""
+    """The 1-D chain; its law must not change with closer nodes."""
+    return checked(replace(best_margin(step, lambda s: _widened(s, spacing)), unit=unit))
+
+
+def _widened(step: Step, spacing: float) -> Chain:
+    """The chain on a box widened until what leaves it no longer changes."""
     low, high = _first_box(step.surface, step.temperature())
     result = None
     for _ in range(12):
@@ -233,7 +238,7 @@ def _line_chain(step: Step, spacing: float, unit: float) -> Chain:
             break
         reach = (high - low) / 8
         low, high = low - (0 if trapped_low else reach), high + (0 if trapped_high else reach)
-    return checked(replace(result, unit=unit, error=_change(result)))
+    return replace(result, error=_change(result))
 
 
 def _change(result: Chain) -> float:

@@ -22,7 +22,14 @@ from langevin.predict.common import check_points
 from langevin.predict.kernel import WHO, Step
 from langevin.predict.momentum_kernel import Heavy, PairKernel, build, lattice, recurrent
 from langevin.predict.smoothed import SmoothedLaw
-from langevin.predict.sparse_chain import COARSE, SparseChain, checked, condition_of, deep_enough
+from langevin.predict.sparse_chain import (
+    COARSE,
+    SparseChain,
+    best_margin,
+    checked,
+    condition_of,
+    deep_enough,
+)
 
 DEPTH = 36.0  # T below which the domain reaches
 DEEPEST = 500.0
@@ -170,8 +177,16 @@ class MomentumChain(SmoothedLaw, SparseChain):
 
 def momentum_chain(plain: Step, momentum: float, nesterov: bool, spacing: float) -> MomentumChain:
     """The chain on a domain deepened until what leaves it no longer changes."""
-    step = Heavy(plain, momentum, bool(nesterov))
-    _refuse_certain_divergence(step)
+    _refuse_certain_divergence(Heavy(plain, momentum, bool(nesterov)))
+
+    def solve(step: Step) -> MomentumChain:
+        return _deepened(Heavy(step, momentum, bool(nesterov)), spacing)
+
+    return checked(best_margin(plain, solve))
+
+
+def _deepened(step: Heavy, spacing: float) -> MomentumChain:
+    plain = step.plain
     tops = np.asarray(plain.surface.basins().thresholds, dtype=float)[:, None]
     energies = np.concatenate([plain.energy(plain.rest()), plain.energy(tops)])
     heat, _ = step.heats()
@@ -179,7 +194,7 @@ def momentum_chain(plain: Step, momentum: float, nesterov: bool, spacing: float)
     lattice(step, depth, spacing)  # refuses at once what could not be solved in the end
     depth = deep_enough(lambda depth: _solve(step, depth, COARSE * spacing), depth)
     result = _solve(step, depth, spacing)
-    return checked(replace(result, error=_change(result)))
+    return replace(result, error=_change(result))
 
 
 def _refuse_certain_divergence(step: Heavy) -> None:

@@ -14,7 +14,14 @@ from langevin.predict.common import check_points
 from langevin.predict.kernel import WHO, Step
 from langevin.predict.plane_kernel import PlaneKernel, build, lattice, recurrent
 from langevin.predict.smoothed_plane import SmoothedPlane
-from langevin.predict.sparse_chain import COARSE, SparseChain, checked, condition_of, deep_enough
+from langevin.predict.sparse_chain import (
+    COARSE,
+    SparseChain,
+    best_margin,
+    checked,
+    condition_of,
+    deep_enough,
+)
 
 DEPTH = 36.0  # T below which the domain reaches
 DEEPEST = 500.0  # T
@@ -133,6 +140,10 @@ def _gaussians(points: np.ndarray, means: np.ndarray, covariances: np.ndarray) -
 def plane_chain(step: Step, spacing: float, unit: float) -> PlaneChain:
     """The chain on a domain deepened until what leaves it no longer changes."""
     _refuse_certain_divergence(step)
+    return checked(replace(best_margin(step, lambda s: _deepened(s, spacing)), unit=unit))
+
+
+def _deepened(step: Step, spacing: float) -> PlaneChain:
     surface = step.surface
     energies = [float(v) for v in step.energy(step.rest())]
     energies += [float(s.energy) for s in surface.saddles()]
@@ -141,7 +152,7 @@ def plane_chain(step: Step, spacing: float, unit: float) -> PlaneChain:
     lattice(step, scale, depth, spacing)  # refuses at once what could not be solved in the end
     depth = deep_enough(lambda depth: _solve(step, scale, depth, COARSE * spacing), depth)
     result = _solve(step, scale, depth, spacing)
-    return checked(replace(result, unit=unit, error=_change(result, scale)))
+    return replace(result, error=_change(result, scale))
 
 
 def _heat(step: Step) -> float:

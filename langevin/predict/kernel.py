@@ -27,7 +27,8 @@ class Step:
     """One step of a chain without momentum, ``x -> N(mean(x), variance(x))``.
 
     ``mean``, ``variance`` take and give arrays (n,) in 1-D; ``means``, ``covariances`` take points
-    (n, dim). ``decay`` is SGD's weight decay, ``drift`` the factor of a Stratonovich noise's drift.
+    (n, dim). ``decay`` is SGD's weight decay, ``drift`` the factor of a Stratonovich noise's drift,
+    ``margin`` how many sd of a step the domain reaches beyond where noise-free orbits run away.
     """
 
     surface: Any
@@ -36,6 +37,7 @@ class Step:
     batch_size: float = 1.0
     decay: float = 0.0
     drift: float = 0.0
+    margin: float = MARGIN
 
     def slope(self, points: np.ndarray) -> np.ndarray:
         """What a step descends by, at points (..., dim): gradient, weight decay and drift."""
@@ -135,7 +137,7 @@ def noise_drift(surface: Any, points: np.ndarray) -> np.ndarray:
 def living(step: Step, low: float, high: float) -> tuple[float, float]:
     """The part of [low, high] from which the noise-free map does not run away, and a little more.
 
-    The MARGIN is for those that noise brings back: without it lifetimes come out a fifth too short.
+    The margin is for those that noise brings back: without it lifetimes come out a fifth too short.
     Beyond an unstable period-2 orbit each step overshoots farther than the last; a grid that
     reached across it would hold mass that in truth escapes.
     """
@@ -157,7 +159,7 @@ def living(step: Step, low: float, high: float) -> tuple[float, float]:
         )
     inside = np.flatnonzero(alive)
     first, last = x[inside[0]], x[inside[-1]]
-    a, b = MARGIN * np.sqrt(step.variance(np.array([first, last])))
+    a, b = step.margin * np.sqrt(step.variance(np.array([first, last])))
     return float(max(first - a, low)), float(min(last + b, high))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from langevin.errors import UnsoundError
 from langevin.predict.aggregation import component
-from langevin.predict.kernel import DISCONNECTED, MARGIN, STEEPEST, WHO, WINDOW, Step
+from langevin.predict.kernel import DISCONNECTED, STEEPEST, WHO, WINDOW, Step
 from langevin.predict.sparse_chain import dilated, refuse_size
 
 BULK = 12.0  # T above the highest minimum: where the law has all but e**-12 of its mass
@@ -141,7 +141,7 @@ def lattice(step: Heavy, depth: float, spacing: float) -> tuple[Any, ...]:
     if not alive.all():
         living = np.zeros(kept.shape, dtype=bool)
         living[i[alive], k[alive]] = True
-        reach = int(np.ceil(MARGIN * float(np.median(sd[bulk])) / h))
+        reach = int(np.ceil(plain.margin * float(np.median(sd[bulk])) / h))
         kept &= dilated(living, (reach, reach))
         i, k = np.nonzero(kept)
         here, there = nodes[i], nodes[i - d[k]]

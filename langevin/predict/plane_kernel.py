@@ -9,7 +9,7 @@ import numpy as np
 
 from langevin.errors import UnsoundError
 from langevin.predict.aggregation import component
-from langevin.predict.kernel import DISCONNECTED, MARGIN, STEEPEST, WHO, Step
+from langevin.predict.kernel import DISCONNECTED, STEEPEST, WHO, Step
 from langevin.predict.sparse_chain import dilated, refuse_size
 
 BULK = 12.0  # T above the highest minimum: where the law has all but e**-12 of its mass
@@ -131,7 +131,7 @@ def lattice(step: Step, scale: float, depth: float, spacing: float) -> tuple[Any
     living[kept] = _alive(step, grid[kept], low, high)
     if (living != kept).any():
         sd = np.sqrt(np.einsum("nkk->nk", step.covariances(step.rest())).max(axis=0))
-        kept &= dilated(living, tuple(np.ceil(MARGIN * sd / h).astype(int)))
+        kept &= dilated(living, tuple(np.ceil(step.margin * sd / h).astype(int)))
     nodes = grid[kept]
     number = np.full(kept.shape, -1, dtype=np.int32)
     number[kept] = np.arange(len(nodes))
