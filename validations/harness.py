@@ -42,8 +42,9 @@ class Check:
     ``margin`` is the largest difference, in units of ``scale``, that still counts as agreement:
     "agrees" means that the 95 % interval lies within it. ``expected`` is the verdict that a correct
     theory implies: "differs" for a claim stretched beyond its regime, and for negative controls.
-    ``approximate``: the prediction is an asymptotic formula, which enough statistics will always
-    tell from the truth; then only the margin decides, "differs" if the interval is all beyond it.
+    ``approximate``: the prediction is an asymptotic formula, or the measurement an extrapolation by
+    a polynomial, which enough statistics will always tell from the truth; then only the margin
+    decides, "differs" if the interval is all beyond it.
     """
 
     statement: str

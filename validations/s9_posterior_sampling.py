@@ -78,6 +78,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
                 evidence.occupation()[k],
                 margin=0.02,
                 scale=1.0,
+                approximate=True,
             )
             for k in order
         ),
