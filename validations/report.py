@@ -207,9 +207,16 @@ def _checks(checks: list[dict[str, Any]]) -> str:
 
 
 def _unexpected(c: dict[str, Any]) -> str:
-    if c["verdict"] == c["expected"]:
-        return ' <span class="soft small">as it must</span>' if c["verdict"] == "differs" else ""
-    return f' <span class="soft small">(theory implies: {c["expected"]})</span>'
+    """What a reader should know beside a verdict."""
+    if c["verdict"] == c["expected"] == "differs":
+        word = "as it must"
+    elif c["verdict"] != c["expected"]:
+        word = f"(theory implies: {c['expected']})"
+    elif isinstance(c["within"], float):
+        word = f"within {100 * c['within']:.2g} %"
+    else:
+        return ""
+    return f' <span class="soft small">{word}</span>'
 
 
 def _badge(verdict: str) -> str:
