@@ -13,6 +13,8 @@ import naive
 import numba
 import numpy as np
 import pytest
+from kit import replicas, statistical
+from scipy import stats
 
 import langevin as lv
 from langevin.engines import cpu
@@ -552,37 +554,34 @@ def test_a_missing_group_label_loses_nothing():
 # --- symmetries -----------------------------------------------------------------------------------
 
 
-def kolmogorov(a, b):
-    """Two-sample KS distance in units that exceed 2.7 once in a million."""
-    values = np.sort(np.concatenate([a, b]))
-    distance = np.abs(
-        np.searchsorted(np.sort(a), values, side="right") / len(a)
-        - np.searchsorted(np.sort(b), values, side="right") / len(b)
-    ).max()
-    return distance * np.sqrt(len(a) * len(b) / (len(a) + len(b)))
+def same_law(a, b):
+    """The p-value of the two-sample KS distance."""
+    return stats.ks_2samp(a, b, method="asymp").pvalue
 
 
-def test_a_mirrored_surface_has_the_mirrored_law():
-    dynamics, options = lv.Overdamped(0.3, 0.05), dict(n_replicas=20_000, n_steps=STEPS)
-    plain = run((WELL, dynamics, "float32"), start=[0.2], **options).positions[:, 0]
-    mirror = WELL.replace(a=-0.4)
-    other = run((mirror, dynamics, "float32"), start=[-0.2], seed=8, **options).positions[:, 0]
-    assert kolmogorov(plain, -other) < 2.7
-    assert kolmogorov(plain, other) > 2.7  # negative twin
+@statistical(comparisons=1, seed=7)
+def test_a_mirrored_surface_has_the_mirrored_law(seed, check):
+    options = dict(n_replicas=replicas(20_000), n_steps=STEPS)
+    cases = [(s, lv.Overdamped(0.3, 0.05), "float32") for s in (WELL, WELL.replace(a=-0.4))]
+    plain = run(cases[0], start=[0.2], seed=seed, **options).positions[:, 0]
+    other = run(cases[1], start=[-0.2], seed=seed + 1, **options).positions[:, 0]
+    check.p(same_law(plain, -other), "mirrored")
+    check.twin(p=same_law(plain, other), name="not mirrored")
 
 
-def test_time_rescaling():
+@statistical(comparisons=1, seed=1)
+def test_time_rescaling(seed, check):
     """(eta, S) -> (a eta, a S) is the same law at small steps; (a eta, S) is not."""
-    options = dict(n_replicas=20_000, start=[0.0])
+    options = dict(n_replicas=replicas(60_000), start=[0.0])
 
     def final(eta, size, seed):
         return run(
             (WELL, lv.SGD(eta, size), "float64"), n_steps=round(1.6 / eta), seed=seed, **options
         ).positions[:, 0]
 
-    fine = final(0.005, 0.01, 1)
-    assert kolmogorov(fine, final(0.01, 0.02, 2)) < 2.7
-    assert kolmogorov(fine, final(0.01, 0.01, 3)) > 2.7
+    fine = final(0.005, 0.01, seed)
+    check.p(same_law(fine, final(0.01, 0.02, seed + 1)), "rescaled")
+    check.twin(p=same_law(fine, final(0.01, 0.01, seed + 2)), name="the rate alone")
 
 
 # --- divergence -----------------------------------------------------------------------------------

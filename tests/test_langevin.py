@@ -3,6 +3,7 @@
 import naive
 import numpy as np
 import pytest
+from kit import replicas, statistical
 
 import langevin as lv
 from langevin.errors import LangevinError, ParameterError, UnsoundError
@@ -10,9 +11,15 @@ from langevin.errors import LangevinError, ParameterError, UnsoundError
 N = 200_000
 
 
-def ended(surface, dynamics, n_steps=403, n_replicas=N, **options):
+def ended(surface, dynamics, n_steps=403, n_replicas=N, seed=5, **options):
     return lv.simulate(
-        surface, dynamics, n_replicas=n_replicas, n_steps=n_steps, seed=5, progress=False, **options
+        surface,
+        dynamics,
+        n_replicas=n_replicas,
+        n_steps=n_steps,
+        seed=seed,
+        progress=False,
+        **options,
     )
 
 
@@ -25,16 +32,17 @@ def score(samples, variance):
 # --- a quartic well -------------------------------------------------------------------------------
 
 
-def test_baoab_agrees_with_boltzmann_gibbs_where_euler_differs():
+@statistical(comparisons=16, seed=5, missed_bug=1e-6)
+def test_baoab_agrees_with_boltzmann_gibbs_where_euler_differs(seed, check):
     """A quartic well at a large step: the error of BAOAB is of higher order than that of Euler."""
     surface = lv.surfaces.double_well()
-    options = dict(n_replicas=40_000, n_steps=4000, burn_in=1500)
+    options = dict(n_replicas=replicas(40_000), n_steps=4000, burn_in=1500, seed=seed)
     options["observe"] = lv.Occupation(every=10)
     law = lv.predict.boltzmann_gibbs(surface, temperature=0.2)
     baoab = ended(surface, lv.Underdamped(0.2, 1.0, 0.25), **options)
     euler = ended(surface, lv.Overdamped(0.2, 0.25), **options)
-    assert lv.compare(baoab, law, resolution=0.02).verdict == "agrees"
-    assert lv.compare(euler, law, resolution=0.02).verdict == "differs"
+    check.verdict(lv.compare(baoab, law, resolution=0.02))
+    check.twin(lv.compare(euler, law, resolution=0.02).z, "Euler's step")
 
 
 # --- naive twins ----------------------------------------------------------------------------------
@@ -133,15 +141,16 @@ def test_other_refusals():
     assert lv.predict.boltzmann_gibbs(well, lv.Underdamped(0.1, 1.0, 0.1)).temperature == 0.1
 
 
-def test_leimkuhler_matthews_on_data():
+@statistical(comparisons=2, seed=5)
+def test_leimkuhler_matthews_on_data(seed, check):
     """With the full gradient of a least squares it samples exp(-L/T) exactly."""
     X, y = lv.surfaces.diabetes()
     surface = lv.surfaces.linear_regression(X[:20, :2], y[:20])
     dynamics = lv.Overdamped(0.1, 0.2, integrator="leimkuhler_matthews")
-    result = ended(surface, dynamics, n_replicas=40_000, n_steps=200)
+    result = ended(surface, dynamics, n_replicas=replicas(40_000), n_steps=200, seed=seed)
     (minimum,) = surface.minima()
     for k in range(2):
         variance = 0.1 * np.linalg.inv(minimum.hessian)[k, k]
         away = result.positions[:, k] - minimum.position[k]
-        assert abs(score(away, variance)) < 5
-        assert abs(score(away, variance * 1.1)) > 5
+        check.z(score(away, variance), "variance")
+        check.twin(score(away, variance * 1.1), "a tenth too large")

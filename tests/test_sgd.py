@@ -4,6 +4,7 @@ import laws
 import naive
 import numpy as np
 import pytest
+from kit import replicas, statistical
 from test_engine import (
     LEAST_SQUARES,
     PLANE,
@@ -209,16 +210,17 @@ def test_schedules_have_their_shapes():
     assert np.allclose(Warmup(Steps(2.0, (3,), 0.5), 2).values(4), [1, 2, 2, 1])
 
 
-def test_exchanged_schedules_reach_the_same_law():
+@statistical(comparisons=2, seed=SEED)
+def test_exchanged_schedules_reach_the_same_law(seed, check):
     """eta(t) at constant S, or constant eta with S(t): the same eta/S at the same time."""
     rates = Steps(0.02, (150,), 0.25)
     to, sizes = lv.schedules.exchange(rates, 1.0, to=0.02, n_steps=750)
     n_long, n_short = 750, len(sizes.factors_by_step)
     assert to == 0.02 and n_short == 300  # 150 steps, then 600 at a quarter of the rate
     assert np.isclose(sizes.values(n_short).sum(), n_long)  # the same examples
-    n = 100_000
+    n = replicas(100_000)
     surface = lv.Surface("x**2/2", noise=lv.Isotropic(1.0))
-    options = dict(n_replicas=n, start=[0.3])
+    options = dict(n_replicas=n, start=[0.3], seed=seed)
     slow = simulate(surface, lv.SGD(rates, 1.0), n_steps=n_long, **options).positions
     fast = simulate(surface, lv.SGD(to, sizes), n_steps=n_short, **options).positions
     exact = [
@@ -228,11 +230,10 @@ def test_exchanged_schedules_reach_the_same_law():
         + laws.sgd_variance(0.02, 1.0, 1.0) * (1 - 0.98**300) * 0.98**300,
     ]
     for found, variance in zip((slow, fast), exact, strict=True):
-        mean_square = found.var()
-        assert abs(mean_square / variance - 1) * np.sqrt(n / 2) < 5
+        check.z((found.var() / variance - 1) * np.sqrt(n / 2), "variance")
     assert abs(exact[0] / exact[1] - 1) < 0.02  # alike to the order of the step
     constant = simulate(surface, lv.SGD(0.02, 1.0), n_steps=n_short, **options).positions
-    assert abs(constant.var() / exact[1] - 1) * np.sqrt(n / 2) > 5
+    check.twin((constant.var() / exact[1] - 1) * np.sqrt(n / 2), "no schedule")
 
 
 def test_schedules_are_exchanged_by_the_examples_seen():
