@@ -82,7 +82,7 @@ class Declaration:
     def __post_init__(self):
         if not (self.comparisons > 0 and 0 <= self.missed_bug < 1 and self.bar >= BAR):
             raise ValueError(f"{self}: at least one comparison, a bar of at least {BAR}")
-        if self.alarm > 0.1 or self.attempts > ATTEMPTS:
+        if not self.attempts:
             raise ValueError(
                 f"an attempt alarms wrongly with probability {self.alarm:.2g}: raise bar=, or "
                 "compare fewer numbers"
@@ -90,18 +90,23 @@ class Declaration:
 
     @property
     def comparing(self) -> float:
-        """The share of ``alarm`` that is due to comparisons."""
+        """P(a comparison alarms in one attempt | nothing is wrong)."""
         return self.comparisons * beyond(self.bar, self.dof)
+
+    def alarm_of(self, attempts: int) -> float:
+        """P(one of so many attempts alarms | nothing is wrong): a twin not rejected alarms too."""
+        return self.comparing + self.missed_bug / attempts
+
+    @functools.cached_property
+    def attempts(self) -> int:
+        """Alarms in a row that fail the test: as many as its share of false alarms needs."""
+        enough = (n for n in range(1, ATTEMPTS + 1) if self.alarm_of(n) ** n <= self.share)
+        return next(enough, 0)
 
     @property
     def alarm(self) -> float:
-        """P(one attempt alarms | nothing is wrong); a twin that is not rejected alarms too."""
-        return self.comparing + self.missed_bug
-
-    @property
-    def attempts(self) -> int:
-        """Alarms in a row that fail the test."""
-        return max(1, math.ceil(math.log(self.share) / math.log(self.alarm)))
+        """P(one attempt alarms | nothing is wrong)."""
+        return self.alarm_of(max(self.attempts, 1))
 
     @property
     def false_alarm(self) -> float:
@@ -126,8 +131,10 @@ class Check:
     n_compared: int = 0
     alarms: list[str] = field(default_factory=list)
     p_values: dict[str, np.ndarray] = field(default_factory=dict)
-    scores: dict[str, np.ndarray] = field(default_factory=dict)
+    signs: dict[str, np.ndarray] = field(default_factory=dict)
     seen: Counter = field(default_factory=Counter)
+    weakest: tuple[float, str] = (math.inf, "")
+    kept: dict = field(default_factory=dict)
 
     def z(self, z, name="", dof=None) -> None:
         """Differences in standard errors, normal or with Student's law, must be below the bar."""
@@ -135,7 +142,7 @@ class Check:
         self._charge(z.size, beyond(self.declaration.bar, dof))
         name = self._named(name)
         self.p_values[name] = beyond_each(z, dof)
-        self.scores[name] = z / (1.0 if dof is None else math.sqrt(dof / (dof - 2)))
+        self.signs[name] = np.sign(z)
         for value in z[~(np.abs(z) <= self.declaration.bar)]:  # NaN alarms as well
             self.alarms.append(f"{name}: {value:.2f} standard errors")
 
@@ -185,8 +192,15 @@ class Check:
             return
         size = float(stats.norm.isf(max(p, 1e-300) / 2)) if z is None else np.abs(z).max()
         self.missed += slips(size, self.declaration.bar)
+        self.weakest = min(self.weakest, (float(size), str(name)))
         if not size > self.declaration.bar:
             self.alarms.append(f"twin {name!r} is not rejected: {size:.2f} standard errors")
+
+    def once(self, name, function, *arguments):
+        """What no seed changes and is slow to compute: kept for the next attempts."""
+        if name not in self.kept:
+            self.kept[name] = function(*arguments)
+        return self.kept[name]
 
     def _named(self, name) -> str:
         self.seen[name] += 1
@@ -206,7 +220,7 @@ class Check:
                 f"{self.charged:.2g}: declare comparisons={math.ceil(self.charged / each)} with "
                 f"dof={declared.dof}."
             )
-        if not (self.n_twins or declared.twin):
+        if self.twins and not (self.n_twins or declared.twin):
             raise RuntimeError("no twin: compare with a wrong law too, or name the test that does.")
         if self.alarms:
             raise Alarm("; ".join(self.alarms[:8]))
@@ -225,11 +239,10 @@ def fresh(name: str, seed: int, number: int) -> int:
     return int(words[0]) << 16 | int(words[1]) >> 16
 
 
-def attempt(test, declaration, number, options, **check_options) -> tuple[Check, str]:
+def attempt(test, declaration, number, options, name="", **given) -> tuple[Check, str]:
     """One attempt: what was recorded, and why it alarmed, or nothing."""
-    check = Check(declaration, seed := fresh(test.__qualname__, declaration.seed, number))
-    for name, value in check_options.items():
-        setattr(check, name, value)
+    seed = fresh(name or test.__qualname__, declaration.seed, number)
+    check = Check(declaration, seed, **given)
     try:
         test(seed=seed, check=check, **options)
         check.close()
@@ -249,14 +262,15 @@ def statistical(**declared):
         def repeated(**options):
             if smoke is not None:
                 return smoke(test, declaration, options)
-            alarms = []
+            alarms, kept = [], {}
             for number in range(declaration.attempts):
-                check, alarm = attempt(test, declaration, number, options)
+                check, alarm = attempt(test, declaration, number, options, kept=kept)
                 missed = check.missed * declaration.attempts
                 if number == 0 and not alarm and missed > declaration.missed_bug:
                     raise AssertionError(
                         f"bugs as large as the twins would be missed with probability {missed:.2g},"
-                        f" declared: missed_bug={declaration.missed_bug:.2g}"
+                        f" declared: missed_bug={declaration.missed_bug:.2g}. The smallest twin, "
+                        f"{check.weakest[1]}, is {check.weakest[0]:.2f} standard errors away."
                     )
                 if not alarm:
                     return None

@@ -4,8 +4,8 @@
 smaller ensembles and without its twins, and then asks, with Holm's correction over all of them,
 
 - of every test whether it alarmed more often than declared (binomial),
-- of every number compared whether its p-values are uniform (Kolmogorov-Smirnov), and whether its
-  z have mean 0 and variance 1 (z-tests over the seeds, which see a wrong standard error sooner).
+- of every number compared whether its p-values are uniform (Kolmogorov-Smirnov), and whether the
+  normal variables that make them have mean 0 and variance 1 (which see a wrong error sooner).
 
 It prints a row a test, writes tests/results/seeds.json and exits 1 if any answer is no.
 ``--budget`` prints what the tests declare, as JSON, and runs nothing.
@@ -54,7 +54,7 @@ class Smoke(Declared):
 
     def __init__(self, n_seeds):
         super().__init__()
-        self.n_seeds, self.rows, self.current, self.begun = n_seeds, [], "", time.perf_counter()
+        self.n_seeds, self.rows, self.current, self.begun = n_seeds, [], "test", time.perf_counter()
         self.screen = os.fdopen(os.dup(1), "w")  # pytest redirects the other one
 
     def pytest_runtest_call(self, item):
@@ -63,19 +63,20 @@ class Smoke(Declared):
 
     def run(self, test, declaration, options):
         """What a declared test does in place of its attempts."""
-        began, p_values, scores, alarms, broken = time.perf_counter(), {}, {}, [], []
+        began, p_values, signs, alarms, broken = time.perf_counter(), {}, {}, [], []
+        given = dict(name=self.current, twins=False, kept={})
         for number in range(1, self.n_seeds + 1):
             try:
-                check, alarm = kit.attempt(test, declaration, number, options, twins=False)
+                check, alarm = kit.attempt(test, declaration, number, options, **given)
             except Exception as error:  # a seed under which the test breaks is a finding
                 broken.append(f"attempt {number}: {type(error).__name__}: {error}"[:300])
                 continue
             if alarm:
                 alarms.append(f"seed {check.seed}: {alarm}"[:300])
-            for store, found in ((p_values, check.p_values), (scores, check.scores)):
+            for store, found in ((p_values, check.p_values), (signs, check.signs)):
                 for name, values in found.items():
                     store.setdefault(name, []).append(values)
-        tested = verdicts(p_values, scores)
+        tested = verdicts(p_values, signs)
         row = {
             "test": self.current,
             "alarms": alarms,
@@ -88,7 +89,7 @@ class Smoke(Declared):
         self.rows.append(row)
         elapsed = time.perf_counter() - self.begun
         worst = min((entry["ks"] for entry in tested), default=float("nan"))
-        spread = [entry["spread"] for entry in tested if entry["spread"] is not None]
+        spread = [entry["spread"] for entry in tested]
         shown = f"{min(spread):.2f}-{max(spread):.2f}" if spread else ""
         print(
             f"{len(self.rows):4d}/{len(self.items)} {elapsed:6.0f} s  {self.current[:78]:<78} "
@@ -98,22 +99,32 @@ class Smoke(Declared):
         )  # fmt: skip
 
 
-def verdicts(p_values, scores):
-    """Of every number compared: its KS p-value, and the p-values of mean and spread of its z."""
+def verdicts(p_values, signs):
+    """Of every number compared: KS of its p-values, and mean and spread of what makes them normal.
+
+    A uniform p and an independent sign are a normal variable, whose sum of squares is chi-square.
+    """
     found = []
     for name, each in p_values.items():
         size = min(len(p) for p in each)
         p = np.array([values[:size] for values in each])  # (seeds, numbers)
-        z = np.array([values[:size] for values in scores[name]]) if name in scores else None
+        z = stats.norm.isf(np.maximum(p, 1e-300) / 2)
+        n = len(p)
         for k in range(size):
-            entry = {"name": f"{name}[{k}]" if size > 1 else name, "seeds": len(p)}
-            entry["ks"] = float(stats.kstest(p[:, k], "uniform").pvalue)
-            entry["mean"] = entry["spread"] = entry["p_mean"] = entry["p_spread"] = None
-            if z is not None and len(z) > 1:
-                entry["mean"], entry["spread"] = float(z[:, k].mean()), float(z[:, k].std(ddof=1))
-                entry["p_mean"] = float(stats.ttest_1samp(z[:, k], 0.0).pvalue)
-                squares = z[:, k] ** 2
-                entry["p_spread"] = float(stats.ttest_1samp(squares, 1.0).pvalue)
+            squares = (z[:, k] ** 2).sum()
+            entry = {
+                "name": f"{name}[{k}]" if size > 1 else name,
+                "seeds": n,
+                "ks": float(stats.kstest(p[:, k], "uniform").pvalue),
+                "spread": float(np.sqrt(squares / n)),
+                "p_spread": float(2 * min(stats.chi2.cdf(squares, n), stats.chi2.sf(squares, n))),
+                "mean": None,
+                "p_mean": None,
+            }
+            if name in signs:
+                mean = (z[:, k] * [values[k] for values in signs[name]]).mean()
+                entry["mean"] = float(mean)
+                entry["p_mean"] = float(2 * stats.norm.sf(abs(mean) * np.sqrt(n)))
             found.append(entry)
     return found
 
@@ -152,7 +163,7 @@ def summary(rows, n_seeds):
 def shortened(row):
     """A row for the record: of all numbers compared the extremes alone."""
     entries = row["compared"]
-    spread = [entry["spread"] for entry in entries if entry["spread"] is not None]
+    spread = [entry["spread"] for entry in entries]
     short = {key: value for key, value in row.items() if key != "compared"}
     return short | {
         "numbers": len(entries),

@@ -7,6 +7,7 @@ except where the error bars are themselves under test.
 import laws
 import numpy as np
 import pytest
+from kit import beyond, replicas, scale, statistical
 from scipy import stats
 
 import langevin as lv
@@ -31,17 +32,18 @@ def variance_z(x, variance):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_sgd_variance_is_that_of_the_discrete_chain(dtype):
-    n, h, size = 100_000, 2.0, 4.0
+@statistical(comparisons=9, seed=1)
+def test_sgd_variance_is_that_of_the_discrete_chain(seed, check, dtype):
+    n, h, size = replicas(100_000), 2.0, 4.0
     etas = np.repeat([0.05, 0.25, 0.7], n)  # eta h = .1, .5, 1.4: one launch
     dynamics = lv.SGD(etas, size)
-    options = dict(n_replicas=3 * n, n_steps=203, start=[0.0], seed=1, dtype=dtype)
+    options = dict(n_replicas=3 * n, n_steps=203, start=[0.0], seed=seed, dtype=dtype)
     x = simulate(PARABOLA.replace(h=h), dynamics, **options).positions[:, 0].astype(float)
     for k, eta in enumerate((0.05, 0.25, 0.7)):
         mine = x[k * n : (k + 1) * n]
         exact = laws.sgd_variance(eta, SIGMA**2 / size, h)
-        assert abs(variance_z(mine, exact)) < 5
-        assert abs(mine.mean() / np.sqrt(exact / n)) < 5
+        check.z(variance_z(mine, exact), f"variance, eta={eta}")
+        check.z(mine.mean() / np.sqrt(exact / n), f"mean, eta={eta}")
         wrong = {
             "noise off by sqrt(2)": 2 * exact,
             "S forgotten": size * exact,
@@ -50,8 +52,8 @@ def test_sgd_variance_is_that_of_the_discrete_chain(dtype):
         if eta * h >= 0.5:
             wrong["continuum"] = eta * SIGMA**2 / (2 * size) / h
         for name, variance in wrong.items():
-            assert abs(variance_z(mine, variance)) > 5, name
-        assert stats.kstest(mine / np.sqrt(exact), "norm").statistic * np.sqrt(n) < 2.7
+            check.twin(variance_z(mine, variance), name)
+        check.p(stats.kstest(mine / np.sqrt(exact), "norm").pvalue, f"Gaussian, eta={eta}")
 
 
 # --- real mini-batches ----------------------------------------------------------------------------
@@ -90,46 +92,46 @@ def test_the_oracle_meets_published_figures(eta, figure):
     assert p[x < 0].sum() / p[x > 0].sum() == pytest.approx(figure, rel=3e-3)
 
 
-def chi_square_z(x, grid, probability, edges):
-    """z of chi-square of independent samples against a law on a grid."""
+def chi_square_p(x, grid, probability, edges):
+    """The p-value of chi-square of independent samples against a law on a grid."""
     cdf = np.concatenate([[0], np.cumsum(probability)])
     borders = np.concatenate([[grid[0] - (grid[1] - grid[0]) / 2], grid + (grid[1] - grid[0]) / 2])
     inner = np.interp(edges, borders, cdf)
     expected = np.diff(np.concatenate([[0], inner, [1]])) * len(x)
     counts = np.bincount(np.searchsorted(edges, x), minlength=len(edges) + 1)
-    assert expected.min() > 20
-    chi2, dof = ((counts - expected) ** 2 / expected).sum(), len(edges)
-    return (chi2 - dof) / np.sqrt(2 * dof)
+    assert expected.min() > 20 * scale
+    return stats.chi2.sf(((counts - expected) ** 2 / expected).sum(), len(edges))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_the_law_of_the_discrete_chain_is_kept(dtype):
+@statistical(comparisons=1, seed=6)
+def test_the_law_of_the_discrete_chain_is_kept(seed, check, dtype):
     """Start from the chain's own law, on either side of the barrier, and stay in it."""
-    eta, temperature, n = 0.2, 0.25, 200_000
-    x, p = chain_law(WELL, eta, temperature)
+    eta, temperature, n = 0.2, 0.25, replicas(200_000)
+    x, p = check.once("law", chain_law, WELL, eta, temperature)
     uniform = (np.arange(n) + 0.5) / n
     start = np.interp(uniform, np.cumsum(p) - p / 2, x)
-    np.random.default_rng(6).shuffle(start)
+    np.random.default_rng(seed).shuffle(start)
     dynamics = lv.SGD(eta, eta / (2 * temperature))
-    options = dict(n_replicas=n, n_steps=300, start=start[:, None], seed=6, dtype=dtype)
+    options = dict(n_replicas=n, n_steps=300, start=start[:, None], seed=seed, dtype=dtype)
     found = simulate(WELL, dynamics, **options).positions[:, 0].astype(float)
     edges = np.linspace(-1.5, 1.8, 30)
-    assert abs(chi_square_z(found, x, p, edges)) < 5
+    check.p(chi_square_p(found, x, p, edges), "bins")
+    if not check.twins:
+        return
     gibbs = np.exp(-WELL.energy(x[:, None]) / temperature)
-    assert abs(chi_square_z(found, x, gibbs / gibbs.sum(), edges)) > 5  # the continuum is rejected
+    check.twin(p=chi_square_p(found, x, gibbs / gibbs.sum(), edges), name="continuum")
     for wrong in (temperature / 2, temperature * 1.05):
-        assert abs(chi_square_z(found, *chain_law(WELL, eta, wrong), edges)) > 5
+        check.twin(p=chi_square_p(found, *chain_law(WELL, eta, wrong), edges), name=f"T={wrong}")
 
 
-def kolmogorov(a, b):
-    """Two-sample KS distance in units that exceed 2.7 once in a million."""
-    values = np.sort(np.concatenate([a, b]))
-    below = [np.searchsorted(np.sort(s), values, side="right") / len(s) for s in (a, b)]
-    scale = np.sqrt(len(a) * len(b) / (len(a) + len(b)))
-    return np.abs(below[0] - below[1]).max() * scale
+def same_law(a, b):
+    """The p-value of the two-sample KS distance."""
+    return stats.ks_2samp(a, b, method="asymp").pvalue
 
 
-def test_sdeint_agrees_in_law():
+@statistical(comparisons=1, seed=7, missed_bug=0.02)
+def test_sdeint_agrees_in_law(seed, check):
     sdeint = pytest.importorskip("sdeint")
     temperature, dt, steps, start = 0.3, 0.05, 60, 0.1
     spread = np.sqrt(2 * temperature) * np.eye(300)  # 300 replicas as one system
@@ -141,23 +143,23 @@ def test_sdeint_agrees_in_law():
                 lambda x, t: spread,
                 np.full(300, start),
                 times,
-                generator=np.random.default_rng(seed),
+                generator=np.random.default_rng([seed, k]),
             )[-1]
-            for seed in range(10)
+            for k in range(10)
         ]
     )
-    options = dict(n_replicas=100_000, n_steps=steps, start=[start], seed=7)
+    options = dict(n_replicas=100_000, n_steps=steps, start=[start], seed=seed)
     ours = simulate(WELL, lv.Overdamped(temperature, dt), **options).positions[:, 0]
-    assert kolmogorov(ours, theirs) < 2.7
+    check.p(same_law(ours, theirs), "end points")
     colder = simulate(WELL, lv.Overdamped(temperature / 2, dt), **options).positions[:, 0]
-    assert kolmogorov(colder, theirs) > 2.7
+    check.twin(p=same_law(colder, theirs), name="colder")
     backwards = simulate(WELL.replace(a=-0.4), lv.Overdamped(temperature, dt), **options)
-    assert kolmogorov(backwards.positions[:, 0], theirs) > 2.7
+    check.twin(p=same_law(backwards.positions[:, 0], theirs), name="mirrored")
 
 
 # --- error bars -----------------------------------------------------------------------------------
 
-SEEDS = 100
+SEEDS = 150 if scale == 1.0 else 25
 
 
 def coverage_z(z, dof=60):
@@ -169,17 +171,18 @@ def coverage_z(z, dof=60):
 
 
 @pytest.mark.parametrize("n_replicas", [256, 1001])
-def test_error_bars_of_density_and_moments_cover(n_replicas):
-    """Over 100 seeds, on the exact Gaussian law, z-scores have mean 0 and variance 1."""
+@statistical(comparisons=13, dof=SEEDS - 1, seed=0, missed_bug=0.05)
+def test_error_bars_of_density_and_moments_cover(seed, check, n_replicas):
+    """Over 150 seeds, on the exact Gaussian law, z-scores have mean 0 and variance 1."""
     eta, h, size, n_steps = 0.1, 1.0, 2.0, 100
     variance = laws.sgd_variance(eta, SIGMA**2 / size, h)
     edges = np.linspace(-2, 2, 9) * np.sqrt(variance)
     exact = np.diff(stats.norm.cdf(edges, scale=np.sqrt(variance)))
     watch = (lv.Histogram(8, range=(edges[0], edges[-1])), lv.Moments())
     bins, means, variances, too_small = [], [], [], []
-    for seed in range(SEEDS):
-        start = np.random.default_rng(seed).normal(size=(n_replicas, 1)) * np.sqrt(variance)
-        options = dict(n_replicas=n_replicas, n_steps=n_steps, start=start, seed=seed)
+    for k in range(seed, seed + SEEDS):
+        start = np.random.default_rng(k).normal(size=(n_replicas, 1)) * np.sqrt(variance)
+        options = dict(n_replicas=n_replicas, n_steps=n_steps, start=start, seed=k)
         result = simulate(PARABOLA.replace(h=h), lv.SGD(eta, size), observe=watch, **options)
         density, moments = result.density(), result.moments()
         bins.append((density.probability - exact) / density.probability_stderr)
@@ -187,56 +190,61 @@ def test_error_bars_of_density_and_moments_cover(n_replicas):
         too_small.append((density.probability - exact) / naive)
         means.append(moments.mean / moments.mean_stderr)
         variances.append(((moments.covariance - variance) / moments.covariance_stderr)[0])
-    for z in (np.array(bins), np.array(means), np.array(variances)):
-        assert abs(coverage_z(z)) < 5
-        assert np.abs(z.mean(axis=0)).max() * np.sqrt(SEEDS) < 5
-    assert coverage_z(np.array(too_small)) > 5  # negative twin: steps taken as independent
-    for factor in (np.sqrt(2), 1 / np.sqrt(2)):  # and errors off by sqrt(2), either way
-        assert abs(coverage_z(factor * np.array(bins))) > 5
+    for name, z in (("bins", bins), ("means", means), ("variances", variances)):
+        z = np.array(z)
+        check.z(coverage_z(z), f"spread of {name}", dof=SEEDS - 1)
+        check.z(z.mean(axis=0) * np.sqrt(SEEDS), f"bias of {name}", dof=SEEDS - 1)
+    check.twin(coverage_z(np.array(too_small)), "steps taken as independent")
+    for factor in (np.sqrt(2), 1 / np.sqrt(2)):  # errors off by sqrt(2), either way
+        check.twin(coverage_z(factor * np.array(bins)), "errors off by sqrt(2)")
 
 
 SYMMETRIC = WELL.replace(a=0.0)
 
 
-def test_error_bars_of_occupation_cover():
+@statistical(comparisons=4, dof=SEEDS - 1, seed=0, missed_bug=0.01)
+def test_error_bars_of_occupation_cover(seed, check):
     """On the symmetric well, from both minima, p_A/p_B is 1 at any time."""
     labels = np.arange(1024) // 2 % 4  # four independent occupations a run
     watch = lv.Occupation(groups=labels)
     z, ratios, too_small = [], [], []
-    for seed in range(SEEDS):
-        options = dict(n_replicas=1024, n_steps=80, burn_in=20, seed=seed)
+    for k in range(seed, seed + SEEDS):
+        options = dict(n_replicas=1024, n_steps=80, burn_in=20, seed=k)
         result = simulate(SYMMETRIC, lv.Overdamped(0.3, 0.1), observe=watch, **options)
-        occupations = [result.occupation(allow_unequilibrated=True).group(k) for k in range(4)]
+        occupations = [result.occupation(allow_unequilibrated=True).group(g) for g in range(4)]
         errors = np.array([o.probability[0] - 0.5 for o in occupations])
         z.append(errors / [o.stderr[0] for o in occupations])
         ratios.append([o.ratio(0, 1).z(1.0) for o in occupations])
         too_small.append(errors / (0.5 / np.sqrt(occupations[0].n_observations)))
-    for scores in (np.array(z), np.array(ratios)):
-        assert abs(coverage_z(scores)) < 5
-        assert abs(scores.mean()) * np.sqrt(scores.size) < 5
+    for name, scores in (("shares", np.array(z)), ("ratios", np.array(ratios))):
+        check.z(coverage_z(scores), f"spread of {name}", dof=SEEDS - 1)
+        check.z(scores.mean() * np.sqrt(scores.size), f"bias of {name}", dof=SEEDS - 1)
         for factor in (np.sqrt(2), 1 / np.sqrt(2)):
-            assert abs(coverage_z(factor * scores)) > 5
-    assert coverage_z(np.array(too_small)) > 5
+            check.twin(coverage_z(factor * scores), "errors off by sqrt(2)")
+    check.twin(coverage_z(np.array(too_small)), "steps taken as independent")
 
 
-def test_error_bars_with_interleaved_groups_cover():
+@statistical(comparisons=1, dof=24, seed=0, missed_bug=2e-3)
+def test_error_bars_with_interleaved_groups_cover(seed, check):
     labels = np.arange(999) % 3
     etas = np.array([0.05, 0.1, 0.2])[labels]
     variances = laws.sgd_variance(np.array([0.05, 0.1, 0.2]), SIGMA**2, 1.0)
     z = []
-    for seed in range(60):
-        start = np.random.default_rng(seed).normal(size=999) * np.sqrt(variances[labels])
-        options = dict(n_replicas=999, n_steps=60, start=start[:, None], seed=seed)
+    n_seeds = 90 if scale == 1.0 else 25
+    for k in range(seed, seed + n_seeds):
+        start = np.random.default_rng(k).normal(size=999) * np.sqrt(variances[labels])
+        options = dict(n_replicas=999, n_steps=60, start=start[:, None], seed=k)
         watch = lv.Moments(groups=labels)
         result = simulate(PARABOLA, lv.SGD(etas, 1.0), observe=watch, **options)
         z.append(
             [
-                (result["moments"][k].covariance[0, 0] - variances[k])
-                / result["moments"][k].covariance_stderr[0, 0]
-                for k in range(3)
+                (result["moments"][g].covariance[0, 0] - variances[g])
+                / result["moments"][g].covariance_stderr[0, 0]
+                for g in range(3)
             ]
         )
-    assert abs(coverage_z(np.array(z))) < 5
+    check.z(coverage_z(np.array(z)), "spread", dof=n_seeds - 1)
+    check.twin(coverage_z(2 * np.array(z)), "errors off by 2")
 
 
 # --- the equilibration guard ----------------------------------------------------------------------
@@ -280,17 +288,23 @@ def test_the_guard_refuses_when_all_began_and_stayed_on_one_side():
         occupied(0.01, start=[-1.0]).occupation()
 
 
-def test_the_guard_lets_equilibrated_runs_pass():
-    """No false alarm in 60 runs that forgot their start."""
-    for seed in range(60):
-        result = occupied(0.5, n_replicas=256, n_steps=400, burn_in=200, seed=seed)
-        assert abs(result.occupation().ratio(0, 1).z(1.0)) < 6
+@statistical(comparisons=61, dof=63, seed=0, twin="test_the_guard_refuses_a_drift")
+def test_the_guard_lets_equilibrated_runs_pass(seed, check):
+    """No false alarm in 60 runs that forgot their start; the guard itself alarms at 5."""
+    refused = 0
+    for k in range(seed, seed + 60):
+        result = occupied(0.5, n_replicas=256, n_steps=400, burn_in=200, seed=k)
+        occupation = result.occupation(allow_unequilibrated=True)
+        refused += not occupation.equilibration.agrees
+        check.estimate(occupation.ratio(0, 1), 1.0, f"ratio {k - seed}")
+    check.holds(refused == 0, 60 * 2 * beyond(5.0), "the guard")
 
 
-def test_the_guard_seldom_cries_wolf_with_few_replicas():
+@statistical(comparisons=1, seed=0, twin="test_the_guard_refuses_a_handful_that_never_crossed")
+def test_the_guard_seldom_cries_wolf_with_few_replicas(seed, check):
     """With a handful of error groups a z-score has Student's tails: 5 is then nothing special."""
     alarms = 0
-    for seed in range(60):
-        result = occupied(0.5, n_replicas=6, n_steps=400, burn_in=200, seed=seed)
+    for k in range(seed, seed + 60):
+        result = occupied(0.5, n_replicas=6, n_steps=400, burn_in=200, seed=k)
         alarms += not result.occupation(allow_unequilibrated=True).equilibration.agrees
-    assert alarms <= 3
+    check.holds(alarms <= 3, 1e-6, "the guard")
