@@ -9,12 +9,12 @@ import functools
 import laws
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from kit import replicas, statistical
+from scipy import integrate, optimize, stats
 
 import langevin as lv
 
-N = 100_000
-ACCEPT, REJECT = 4, 5
+N = replicas(100_000)
 POINT = np.array([0.7, -1.2, 0.4])
 WELL = "x**4/4 + a*x*y + y**2 + 3*z**2/2 + x*z/2"
 FULL = [["2 + x**2", "x*y/2", "0.3"], ["x*y/2", "1 + y**2", "a*z"], ["0.3", "a*z", "1 + z**2"]]
@@ -44,33 +44,33 @@ def one_step(surface, point, *, eta=0.5, size=1.0, **options):
     return moved / eta - surface.gradient(np.asarray(point))
 
 
-def covariance_z(x, covariance, error=None):
-    """Largest |z| over means and covariances of independent Gaussians."""
+def covariance_z(x, covariance):
+    """z of all covariances and means of independent Gaussians."""
     variances = np.maximum(np.diag(covariance), 1e-12)
-    if error is None:
-        error = np.sqrt((np.outer(variances, variances) + covariance**2) / len(x))
-    z = np.abs((x.T @ x / len(x) - covariance) / error).max()
-    return max(z, np.abs(x.mean(axis=0) / np.sqrt(variances / len(x))).max())
+    error = np.sqrt((np.outer(variances, variances) + covariance**2) / len(x))
+    z = ((x.T @ x / len(x) - covariance) / error)[np.tril_indices(len(covariance))]
+    return np.concatenate([z, x.mean(axis=0) / np.sqrt(variances / len(x))])
 
 
 @pytest.mark.parametrize("kind", NOISES)
-def test_one_step_has_the_covariance_of_the_surface(kind):
+@statistical(comparisons=12, seed=1)
+def test_one_step_has_the_covariance_of_the_surface(seed, check, kind):
     surface = lv.Surface(WELL, a=0.5, noise=NOISES[kind])
     size = 4.0
-    noise = one_step(surface, POINT, size=size)
+    noise = one_step(surface, POINT, size=size, seed=seed)
     exact = surface.noise_covariance(POINT) / size
-    assert covariance_z(noise, exact) < ACCEPT
+    check.z(covariance_z(noise, exact), "covariance")
     for axis in range(3):
         scaled = noise[:, axis] / np.sqrt(exact[axis, axis])
-        assert np.sqrt(N) * stats.kstest(scaled, "norm").statistic < 2.7, "Gaussian"
-    assert covariance_z(noise, 2 * exact) > REJECT
-    assert covariance_z(noise, size * exact) > REJECT
+        check.p(fits(scaled, stats.norm.cdf), f"Gaussian, axis {axis}")
+    check.twin(covariance_z(noise, 2 * exact), "noise off by sqrt(2)")
+    check.twin(covariance_z(noise, size * exact), "S forgotten")
     if kind not in ("Isotropic", "scalar"):
         other = np.eye(3) * np.trace(exact) / 3
-        assert covariance_z(noise, other) > REJECT, "isotropic"
+        check.twin(covariance_z(noise, other), "isotropic")
     if not kind.startswith(("Isotropic", "Anisotropic")):
         elsewhere = surface.noise_covariance(POINT / 2) / size
-        assert covariance_z(noise, elsewhere) > REJECT, "of another point"
+        check.twin(covariance_z(noise, elsewhere), "of another point")
 
 
 def test_covariances_are_the_formulas_themselves():
@@ -92,7 +92,8 @@ def test_covariances_are_the_formulas_themselves():
     assert np.allclose(of("Multiplicative"), np.diag(0.09 + 0.64 * slope**2))
 
 
-def test_the_stratonovich_drift_is_that_of_one_step():
+@statistical(comparisons=9, seed=1)
+def test_the_stratonovich_drift_is_that_of_one_step(seed, check):
     """Mean of a step: -eta (grad L - (eta/2S) sum_jk B_jk dB_ik/dx_j); of Ito none."""
     eta, size, (x, y, z) = 0.5, 2.0, POINT
     b = np.array([[1 + x, 0.5 * y], [z, 1], [x * y, 0.2 - x]])
@@ -104,14 +105,16 @@ def test_the_stratonovich_drift_is_that_of_one_step():
     for convention, mean in (("ito", 0.0 * drift), ("stratonovich", -drift)):
         noise = lv.StateDependent(factor=FACTOR, convention=convention)
         surface = lv.Surface(WELL, a=0.5, noise=noise)
-        found = one_step(surface, POINT, eta=eta, size=size).mean(axis=0)
-        assert np.abs((found - mean) / errors).max() < ACCEPT
+        found = one_step(surface, POINT, eta=eta, size=size, seed=seed).mean(axis=0)
+        check.z((found - mean) / errors, convention)
         for wrong in (-drift - mean, 2 * mean if mean.any() else drift, drift):
-            assert np.abs((found - wrong) / errors).max() > REJECT
+            check.twin((found - wrong) / errors, convention)
     diagonal = lv.StateDependent(["1 + x**2", "2", "1"], convention="stratonovich")
-    found = one_step(lv.Surface(WELL, a=0.5, noise=diagonal), POINT, eta=eta, size=size)
+    surface = lv.Surface(WELL, a=0.5, noise=diagonal)
+    found = one_step(surface, POINT, eta=eta, size=size, seed=seed)
     expected = np.array([-x * eta / (2 * size), 0, 0])  # C'/2 = x
-    assert np.abs((found.mean(axis=0) - expected) / np.sqrt((1 + x**2) / size / N)).max() < 5
+    errors = np.sqrt(np.array([1 + x**2, 2, 1]) / size / N)
+    check.z((found.mean(axis=0) - expected) / errors, "diagonal")
 
 
 # --- heavy tails ----------------------------------------------------------------------------------
@@ -173,29 +176,33 @@ def plane(noise):
     return lv.Surface("x**2/2 + y**2/2", noise=noise)
 
 
-def kolmogorov(x, cdf):
-    """KS distance in units that exceed 2.7 once in a million."""
-    return stats.kstest(x, cdf).statistic * np.sqrt(len(x))
+def fits(x, cdf):
+    """The p-value of the KS distance."""
+    return stats.kstest(x, cdf, method="asymp").pvalue
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("family", ["StudentT", "AlphaStable"])
-def test_heavy_tails_have_their_laws(family, dtype):
+@statistical(comparisons=45, seed=1, missed_bug=3e-3)
+def test_heavy_tails_have_their_laws(seed, check, family, dtype):
     """Each component's distribution, its tails to 1e-4, and independence of the components."""
-    n, scale = 200_000, 1.7
+    n, scale = replicas(200_000), 1.7
     shapes = {"StudentT": (0.6, 1.0, 3.0, 30.0), "AlphaStable": (0.7, 1.0, 1.5, 1.9, 2.0)}[family]
     for shape in shapes:
         noise = getattr(lv, family)(shape, scale)
         student = family == "StudentT"
         cdf = stats.t(shape).cdf if student else stable_cdf(shape)
-        found = one_step(plane(noise), np.zeros(2), n_replicas=n, dtype=dtype) / scale
+        options = dict(n_replicas=n, dtype=dtype, seed=seed)
+        found = one_step(plane(noise), np.zeros(2), **options) / scale
         for axis in range(2):
             x = found[:, axis]
-            assert kolmogorov(x, cdf) < 2.7, (shape, axis)
-            assert kolmogorov(x / np.sqrt(2), cdf) > 2.7
-            assert kolmogorov(x * 1.07, cdf) > 2.7
+            check.p(fits(x, cdf), f"law {shape}, axis {axis}")
+        if check.twins:
+            check.twin(p=fits(found.ravel() / np.sqrt(2), cdf), name="noise off by sqrt(2)")
+            check.twin(p=fits(found.ravel() * 1.07, cdf), name=f"{shape} off by 7 %")
         wrong = stats.t(1.3 * shape).cdf if student and shape < 10 else stats.norm.cdf
-        assert kolmogorov(found[:, 0], wrong) > 2.7 or shape == 30.0
+        if shape != 30.0:
+            check.twin(p=fits(found[:, 0], wrong), name=f"not {shape}")
         # Two-sided tails: a fraction p beyond the law's own quantile.
         for p in (1e-2, 1e-3, 1e-4):
             if student:
@@ -207,53 +214,60 @@ def test_heavy_tails_have_their_laws(family, dtype):
             else:
                 grid = np.geomspace(1, 1e7, 4000)
                 quantile = np.interp(-p / 2, -(1 - stable_cdf(shape)(grid)), grid)
-            beyond = (np.abs(found) > quantile).sum()
-            expected = 2 * n * p
-            assert abs(beyond - expected) < 5 * np.sqrt(expected), (shape, p)
+            check.count((np.abs(found) > quantile).sum(), 2 * n, p, f"tail {p} of {shape}")
         if shape < 1.9:
             beyond = (np.abs(found) > stats.norm.isf(5e-5) * np.sqrt(2)).sum()
-            assert beyond > 2 * n * 1e-4 + 5 * np.sqrt(2 * n * 1e-4), "not Gaussian tails"
+            check.twin((beyond - 2 * n * 1e-4) / np.sqrt(2 * n * 1e-4), "Gaussian tails")
         for f in (lambda x: x, np.abs):
             ranks = stats.spearmanr(f(found[:, 0]), f(found[:, 1])).statistic * np.sqrt(n)
-            assert abs(ranks) < 5, "independent components"
+            check.z(ranks, f"independent components {shape}")
     radial = found / np.linalg.norm(found, axis=1, keepdims=True)  # a planted dependence is seen
-    assert abs(stats.spearmanr(*np.abs(radial).T).statistic) * np.sqrt(n) > 5
+    check.twin(stats.spearmanr(*np.abs(radial).T).statistic * np.sqrt(n), "dependence")
 
 
-def test_batch_sizes_quieten_each_law_by_its_own_power():
+@statistical(comparisons=10, seed=1)
+def test_batch_sizes_quieten_each_law_by_its_own_power(seed, check):
     """Interquartile ranges: S**-(1 - 1/alpha) for stable noise, S**-1/2 for the others."""
-    n, size = 200_000, 16.0
-    for noise, power in (
-        (lv.AlphaStable(1.5), 1 / 3),
-        (lv.AlphaStable(1.0), 0.0),
-        (lv.AlphaStable(0.7), 1 - 1 / 0.7),
-        (lv.AlphaStable(2.0), 0.5),
-        (lv.StudentT(2.5), 0.5),
+    n, size = replicas(200_000), 16.0
+    for noise, power, cdf in (
+        (lv.AlphaStable(1.5), 1 / 3, stable_cdf(1.5)),
+        (lv.AlphaStable(1.0), 0.0, stable_cdf(1.0)),
+        (lv.AlphaStable(0.7), 1 - 1 / 0.7, stable_cdf(0.7)),
+        (lv.AlphaStable(2.0), 0.5, stable_cdf(2.0)),
+        (lv.StudentT(2.5), 0.5, stats.t(2.5).cdf),
     ):
         one, many = (
             np.log(
                 np.diff(
                     np.quantile(
-                        one_step(plane(noise), np.zeros(2), size=s, n_replicas=n, seed=s),
+                        one_step(plane(noise), np.zeros(2), size=s, n_replicas=n, seed=seed + s),
                         [0.25, 0.75],
                     )
                 )
             )
             for s in (1, 16)
         )
-        # sd of a log interquartile range of 400,000: below 2.6/sqrt(400,000) for all these laws
-        assert abs((one - many)[0] - power * np.log(size)) < 5 * np.sqrt(2) * 2.6 / np.sqrt(2 * n)
+        error = np.sqrt(2) * quartiles_error(cdf, 2 * n)
+        check.z(((one - many)[0] - power * np.log(size)) / error, str(noise))
         wrong = 0.5 if power != 0.5 else 1 / 3
-        assert abs((one - many)[0] - wrong * np.log(size)) > 10 * 2.6 / np.sqrt(n)
+        check.twin(((one - many)[0] - wrong * np.log(size)) / error, str(noise))
+
+
+def quartiles_error(cdf, n):
+    """Standard error of the log interquartile range of n draws of a symmetric law."""
+    q = optimize.brentq(lambda x: cdf(x) - 0.75, 0.01, 10)
+    density = (cdf(q * 1.05) - cdf(q * 0.95)) / (0.1 * q)
+    return 1 / (4 * q * density * np.sqrt(n))
 
 
 @pytest.mark.parametrize("alpha, dtype", [(0.7, "float64"), (1.0, "float32"), (1.5, "float64")])
-def test_sgd_under_stable_noise_stays_stable(alpha, dtype):
+@statistical(comparisons=2, seed=1, missed_bug=1e-3)
+def test_sgd_under_stable_noise_stays_stable(seed, check, alpha, dtype):
     """On a quadratic: scale**alpha = eta**alpha s**alpha / (1 - |1 - eta h|**alpha), exactly."""
     h, eta, size, s = 1.5, 0.4, 4.0, 0.3
     surface = lv.Surface("h*x**2/2", variables=("x",), h=h, noise=lv.AlphaStable(alpha, s))
     steps = int(np.ceil(np.log(1e-6) / (alpha * np.log(1 - eta * h)))) + 2
-    n = 200_000
+    n = replicas(400_000)
     result = simulate(
         surface,
         lv.SGD(eta, size),
@@ -261,12 +275,13 @@ def test_sgd_under_stable_noise_stays_stable(alpha, dtype):
         n_steps=steps,
         start=[0.0],
         dtype=dtype,
+        seed=seed,
         on_divergence="absorb",
     )
     assert (result.diverged >= 0).mean() < 1e-5
     x = result.positions[:, 0].astype(float)
     scale = laws.stable_scale(eta, h, alpha, s * size ** (1 / alpha - 1))
-    assert kolmogorov(x / scale, stable_cdf(alpha)) < 2.7
+    check.p(fits(x / scale, stable_cdf(alpha)), "law")
     for wrong in (
         scale * np.sqrt(2),
         laws.stable_scale(eta, h, 2.0, s * size ** (1 / alpha - 1)),
@@ -274,8 +289,8 @@ def test_sgd_under_stable_noise_stays_stable(alpha, dtype):
         laws.stable_scale(eta, h, alpha, s / np.sqrt(size)),
     ):
         if abs(np.log(wrong / scale)) > 1e-9:  # at alpha = 1 the batch size does nothing
-            assert kolmogorov(x / wrong, stable_cdf(alpha)) > 2.7
-    assert kolmogorov(x / scale, stable_cdf(alpha + 0.1 if alpha != 1.0 else 1.1)) > 2.7
+            check.twin(p=fits(x / wrong, stable_cdf(alpha)), name=f"scale {wrong}")
+    check.twin(p=fits(x / scale, stable_cdf(alpha + 0.1 if alpha != 1.0 else 1.1)), name="alpha")
 
 
 # --- power laws of multiplicative noise -----------------------------------------------------------
@@ -293,13 +308,14 @@ def power_law(h, eta, c0, c1, x):
     [lv.StateDependent("0.25 + 4*x**2"), lv.Multiplicative(2.0, 0.5)],
     ids=lambda n: type(n).__name__,
 )
-def test_multiplicative_noise_makes_power_laws(noise):
+@statistical(comparisons=1, seed=1)
+def test_multiplicative_noise_makes_power_laws(seed, check, noise):
     """At small eta: the density of theory; at any eta: the law of the discrete chain."""
-    n, h, c0, c1 = 200_000, 1.0, 0.25, 4.0
+    n, h, c0, c1 = replicas(200_000), 1.0, 0.25, 4.0
     surface = lv.Surface("x**2/2", noise=noise)
     assert surface.noise_covariance([0.5])[0, 0] == pytest.approx(c0 + c1 / 4)
     eta, size = 0.02, 0.1  # eta/S = .2: p ~ x**-(2 + 2.5) far out
-    options = dict(n_steps=500, start=[0.0])
+    options = dict(n_steps=500, start=[0.0], seed=seed)
     found = simulate(surface, lv.SGD(eta, size), n, **options).positions[:, 0]
     x = np.sinh(np.linspace(-9, 9, 40_001))
 
@@ -319,7 +335,9 @@ def test_multiplicative_noise_makes_power_laws(noise):
         p = np.linalg.solve(system, np.eye(800)[-1])
         return lambda y: np.interp(y, edges, np.concatenate([[0], np.cumsum(p)]))
 
-    assert kolmogorov(found, chain(eta, size)) < 2.7
+    check.p(fits(found, check.once("law", chain, eta, size)), "chain")
+    if not check.twins:
+        return
     for wrong in (
         law(eta, 1.0),  # S forgotten
         law(eta, size, 2 * c0, 2 * c1),
@@ -328,7 +346,7 @@ def test_multiplicative_noise_makes_power_laws(noise):
         chain(2 * eta, size),
         stats.norm(scale=found.std()).cdf,
     ):
-        assert kolmogorov(found, wrong) > 5
+        check.twin(p=fits(found, wrong), name="another law")
     y = np.linspace(-3, 3, 601)
     away = [
         np.abs(chain(eta * s, size * s)(y) - law(eta, size)(y)).max() for s in (8, 4)
@@ -336,13 +354,17 @@ def test_multiplicative_noise_makes_power_laws(noise):
     assert away[0] < 2 * eta and away[0] / away[1] == pytest.approx(2, rel=0.15)  # O(eta)
 
 
-def test_the_chain_predicts_state_dependent_noise():
+@statistical(comparisons=16, seed=1, missed_bug=1e-3)
+def test_the_chain_predicts_state_dependent_noise(seed, check):
     """compare() agrees with predict.chain of the same noise and differs from that of another."""
     surface = lv.Surface("x**2/2", noise=lv.StateDependent("0.5 + 0.5*x**2"))
     watch = lv.Histogram(40, range=(-3, 3))
     dynamics = lv.SGD(0.2, 0.15)
-    options = dict(n_steps=300, burn_in=100, start=[0.0], observe=watch)
-    result = simulate(surface, dynamics, 20_000, **options)
-    assert lv.compare(result, lv.predict.chain(surface, dynamics)).verdict == "agrees"
-    other = surface.replace(noise=lv.StateDependent("0.5 + 0.3*x**2"))
-    assert lv.compare(result, lv.predict.chain(other, dynamics)).verdict == "differs"
+    options = dict(n_steps=300, burn_in=100, start=[0.0], observe=watch, seed=seed)
+    result = simulate(surface, dynamics, replicas(20_000), **options)
+    chain = check.once("law", lv.predict.chain, surface, dynamics)
+    check.verdict(lv.compare(result, chain))
+    if check.twins:
+        other = surface.replace(noise=lv.StateDependent("0.5 + 0.3*x**2"))
+        wrong = lv.compare(result, lv.predict.chain(other, dynamics))
+        check.twin(p=wrong.p_value, name="other noise")
