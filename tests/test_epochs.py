@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit import replicas, scale, statistical
 from scipy import stats
 
 import langevin as lv
@@ -119,8 +120,6 @@ def test_every_replica_has_its_own_batch_size():
 
 # --- uniform order --------------------------------------------------------------------------------
 
-UNLIKELY = 1e-7  # of some 300 p-values
-
 
 def order(n, n_epochs, n_replicas, sampling=SHUFFLE, **options):
     """The index each replica uses at each step, (n n_epochs, n_replicas)."""
@@ -141,35 +140,39 @@ def pair_table(a, b, n):
 
 
 @pytest.mark.parametrize("n, n_replicas", [(12, 40_000), (3, 20_000)])
-def test_the_order_is_uniform(n, n_replicas):
-    index = order(n, 2, n_replicas, seed=8)
-    other_seed = order(n, 1, n_replicas, seed=9)
+@statistical(comparisons=140, seed=8, twin="test_the_checks_of_uniformity_can_fail")
+def test_the_order_is_uniform(seed, check, n, n_replicas):
+    n_replicas = max(replicas(n_replicas), 10 * n * n)
+    index = order(n, 2, n_replicas, seed=seed)
+    other_seed = order(n, 1, n_replicas, seed=seed + 1)
     off = ~np.eye(n, dtype=bool)
     for k in range(2 * n):
-        assert p_value(np.bincount(index[k], minlength=n), n) > UNLIKELY
+        check.p(p_value(np.bincount(index[k], minlength=n), n), "steps")
     for k, l in itertools.combinations(range(n), 2):  # noqa: E741
         table = pair_table(index[k], index[l], n)
         assert np.trace(table) == 0
-        assert p_value(table[off], n * (n - 1)) > UNLIKELY
+        check.p(p_value(table[off], n * (n - 1)), "pairs")
     for k in range(n):  # epochs, neighbouring replicas and seeds know nothing of each other
-        assert p_value(pair_table(index[k], index[n + k], n), n * n) > UNLIKELY
-        assert p_value(pair_table(index[n - 1], index[n + k], n), n * n) > UNLIKELY
-        assert p_value(pair_table(index[k, :-1:2], index[k, 1::2], n), n * n) > UNLIKELY
-        assert p_value(pair_table(index[k], other_seed[k], n), n * n) > UNLIKELY
+        check.p(p_value(pair_table(index[k], index[n + k], n), n * n), "epochs")
+        check.p(p_value(pair_table(index[n - 1], index[n + k], n), n * n), "end and beginning")
+        check.p(p_value(pair_table(index[k, :-1:2], index[k, 1::2], n), n * n), "neighbours")
+        check.p(p_value(pair_table(index[k], other_seed[k], n), n * n), "seeds")
 
 
-def test_the_checks_of_uniformity_can_fail():
+@statistical(comparisons=2, seed=8)
+def test_the_checks_of_uniformity_can_fail(seed, check):
     """Independent draws repeat an index; a rotated order is uniform step by step, not in pairs."""
     n = 12
-    drawn = order(n, 1, 40_000, "with_replacement", seed=8)
+    drawn = order(n, 1, 40_000, "with_replacement", seed=seed)
     table = pair_table(drawn[0], drawn[1], n)
-    assert np.trace(table) > 0 and p_value(table, n * n) > UNLIKELY
+    assert np.trace(table) > 0
+    check.p(p_value(table, n * n), "independent pairs")
     rotated = (drawn[0] + 1) % n
-    assert p_value(np.bincount(rotated, minlength=n), n) > UNLIKELY
+    check.p(p_value(np.bincount(rotated, minlength=n), n), "rotated")
     off = ~np.eye(n, dtype=bool)
-    assert p_value(pair_table(drawn[0], rotated, n)[off], n * (n - 1)) < UNLIKELY
+    check.twin(p=p_value(pair_table(drawn[0], rotated, n)[off], n * (n - 1)), name="rotated")
     lopsided = np.minimum(drawn[0], np.roll(drawn[0], 1))
-    assert p_value(np.bincount(lopsided, minlength=n), n) < UNLIKELY
+    check.twin(p=p_value(np.bincount(lopsided, minlength=n), n), name="lopsided")
 
 
 # --- the stationary law ---------------------------------------------------------------------------
@@ -207,34 +210,36 @@ def z_scores(d, second, n):
     return ((d**2).mean(axis=0) - variance) / (variance * np.sqrt(2 / n))
 
 
-def test_the_exact_law_at_the_end_of_an_epoch():
+@statistical(comparisons=8, seed=10)
+def test_the_exact_law_at_the_end_of_an_epoch(seed, check):
     """Eight examples, one a step: 40,320 orders, all of them in the moment equation."""
     surface, u, v, best = valley(8)
-    eta, n, epochs = 0.5, 100_000, 150
-    second, fourth = epoch_moments(u, v, best, eta)
+    eta, n, epochs = 0.5, replicas(100_000), 150
+    second, fourth = check.once("law", epoch_moments, u, v, best, eta)
     error = np.sqrt((np.einsum("ijij->ij", fourth) - second**2) / n)
     error[2, 2] = 1
-    options = dict(n_replicas=n, n_steps=8 * epochs, start=best, seed=10)
+    options = dict(n_replicas=n, n_steps=8 * epochs, start=best, seed=seed)
 
     def measured(sampling):
         return simulate(surface, lv.SGD(eta, 1, sampling=sampling), **options).positions - best
 
     def z(d):
         y = np.hstack([d, np.ones((n, 1))])
-        return np.abs((y.T @ y / n - second) / error).max()
+        return ((y.T @ y / n - second) / error)[np.tril_indices(3)][:-1]
 
     d = measured(SHUFFLE)
-    assert z(d) < 4
+    check.z(z(d), "moments")
     independent = predict.quadratic(surface, lv.SGD(eta, 1)).covariance
-    assert z_scores(d, independent, n)[1] < -50  # the flat direction: far below
     assert second[1, 1] < 0.6 * independent[1, 1]
+    assert z_scores(d, independent, n)[1] < -50 * np.sqrt(scale)  # the flat direction: far below
     drawn = measured("with_replacement")
-    assert z(drawn) > 5
-    assert np.abs(z_scores(drawn, independent, n)).max() < 6
+    check.twin(z(drawn), "independent draws")
+    check.z(z_scores(drawn, independent, n), "independent draws")
 
 
 @pytest.mark.parametrize("n_examples, size", [(64, 8), (240, 10)])
-def test_flat_directions_are_quieter_than_independent_sampling(n_examples, size):
+@statistical(comparisons=4, dof=63, seed=11)
+def test_flat_directions_are_quieter_than_independent_sampling(seed, check, n_examples, size):
     """8 and 24 steps an epoch; at its end, and averaged over it."""
     surface, _, _, best = valley(n_examples)
     eta, n, steps = 0.8, 4096, n_examples // size
@@ -248,7 +253,7 @@ def test_flat_directions_are_quieter_than_independent_sampling(n_examples, size)
 
     def variances(sampling):
         dynamics = lv.SGD(eta, size, sampling=sampling)
-        result = simulate(surface, dynamics, seed=11, **options)
+        result = simulate(surface, dynamics, seed=seed, **options)
         moments = result.moments()
         return (
             ((result.positions - best) ** 2).mean(axis=0),
@@ -259,12 +264,14 @@ def test_flat_directions_are_quieter_than_independent_sampling(n_examples, size)
     end, mean, stderr = variances(SHUFFLE)
     for law in laws_of.values():
         steep, flat = np.diag(law)
-        assert (end[1] - flat) / (flat * np.sqrt(2 / n)) < -20
-        assert (mean[1] - flat) / stderr[1] < -20
+        below = (end[1] - flat) / (flat * np.sqrt(2 / n)), (mean[1] - flat) / stderr[1]
+        assert max(below) < -20
+        check.twin(below[0], "the end")
+        check.twin(below[1], "the mean")
     steep = laws_of["without_replacement"][0, 0]
     assert abs(mean[0] / steep - 1) < 0.15
     # Negative twin: independent draws meet the law in both directions.
     end, mean, stderr = variances("with_replacement")
     law = np.diag(laws_of["with_replacement"])
-    assert np.abs((end / law - 1) / np.sqrt(2 / n)).max() < 6
-    assert np.abs((mean - law) / stderr).max() < 5
+    check.z((end / law - 1) / np.sqrt(2 / n), "the end, drawn")
+    check.z((mean - law) / stderr, "the mean, drawn", dof=63)

@@ -37,6 +37,10 @@ def simulate(surface, dynamics, n_replicas=N, **options):
     return lv.simulate(surface, dynamics, n_replicas=n_replicas, **options)
 
 
+def surface_with(noise):
+    return lv.Surface(WELL, a=0.5, noise=noise)
+
+
 def one_step(surface, point, *, eta=0.5, size=1.0, **options):
     """The noise of one step from a point, (n_replicas, dim)."""
     result = simulate(surface, lv.SGD(eta, size), n_steps=1, start=point, **options)
@@ -55,8 +59,7 @@ def covariance_z(x, covariance):
 @pytest.mark.parametrize("kind", NOISES)
 @statistical(comparisons=12, seed=1)
 def test_one_step_has_the_covariance_of_the_surface(seed, check, kind):
-    surface = lv.Surface(WELL, a=0.5, noise=NOISES[kind])
-    size = 4.0
+    surface, size = check.once("surface", surface_with, NOISES[kind]), 4.0
     noise = one_step(surface, POINT, size=size, seed=seed)
     exact = surface.noise_covariance(POINT) / size
     check.z(covariance_z(noise, exact), "covariance")
@@ -104,13 +107,13 @@ def test_the_stratonovich_drift_is_that_of_one_step(seed, check):
     errors = np.sqrt(np.diag(b @ b.T) / size / N)
     for convention, mean in (("ito", 0.0 * drift), ("stratonovich", -drift)):
         noise = lv.StateDependent(factor=FACTOR, convention=convention)
-        surface = lv.Surface(WELL, a=0.5, noise=noise)
+        surface = check.once(convention, surface_with, noise)
         found = one_step(surface, POINT, eta=eta, size=size, seed=seed).mean(axis=0)
         check.z((found - mean) / errors, convention)
         for wrong in (-drift - mean, 2 * mean if mean.any() else drift, drift):
             check.twin((found - wrong) / errors, convention)
     diagonal = lv.StateDependent(["1 + x**2", "2", "1"], convention="stratonovich")
-    surface = lv.Surface(WELL, a=0.5, noise=diagonal)
+    surface = check.once("diagonal", surface_with, diagonal)
     found = one_step(surface, POINT, eta=eta, size=size, seed=seed)
     expected = np.array([-x * eta / (2 * size), 0, 0])  # C'/2 = x
     errors = np.sqrt(np.array([1 + x**2, 2, 1]) / size / N)

@@ -8,11 +8,12 @@ palindromic splitting has even powers alone, q = 2). The order p comes with its 
 
 import numpy as np
 import pytest
+from kit import replicas, scale, statistical
 from scipy.integrate import quad
 
 import langevin as lv
 
-N = 100_000
+N = replicas(100_000)
 
 
 def average(f, energy, temperature):
@@ -35,29 +36,29 @@ def fitted(dt, error, stderr, q):
     return answer[1], np.sqrt(covariance[1, 1]), misfit.sum() / (len(dt) - 3)
 
 
-def second_moment(dynamics, burn_in, time, temperature=0.25):
+def second_moment(dynamics, burn_in, time, seed, temperature=0.25):
     """Error of <x**2> in U = x**4/4 + x**2/2 and its standard error."""
     well = lv.Surface("x**4/4 + x**2/2")
     watch = lv.Moments(every=max(1, int(0.3 / dynamics.dt)))
-    moments = run(well, dynamics, burn_in, time, watch).moments()
+    moments = run(well, dynamics, burn_in, time, watch, seed).moments()
     exact = average(lambda x: x**2, lambda x: x**4 / 4 + x**2 / 2, temperature)
     return moments.covariance[0, 0] - exact, moments.covariance_stderr[0, 0]
 
 
-def middle(dynamics, burn_in, time):
+def middle(dynamics, burn_in, time, seed):
     """Error of P(|x| < 1) in U = x**4/4 - x**2/2, where BAOAB's is largest against its noise."""
     well = lv.Surface("x**4/4 - x**2/2")
     dt, temperature = dynamics.dt, dynamics.temperature
     watch = lv.Histogram(3, range=(-3, 3), every=max(1, int(0.5 / dt)))
-    density = run(well, dynamics, burn_in, time, watch).density()
+    density = run(well, dynamics, burn_in, time, watch, seed).density()
     exact = average(lambda x: abs(x) < 1, lambda x: x**4 / 4 - x**2 / 2, temperature)
     return density.probability[1] - exact, density.probability_stderr[1]
 
 
-def run(surface, dynamics, burn_in, time, watch):
+def run(surface, dynamics, burn_in, time, watch, seed):
     burn_in = int(burn_in / dynamics.dt)
     n_steps = burn_in + int(time / dynamics.dt)
-    options = dict(start=[0.0], seed=3, dtype="float32", progress=False, observe=watch)
+    options = dict(start=[0.0], seed=seed, dtype="float32", progress=False, observe=watch)
     return lv.simulate(surface, dynamics, n_replicas=N, n_steps=n_steps, burn_in=burn_in, **options)
 
 
@@ -82,27 +83,30 @@ def baoab(dt):
     ],
     ids=["euler_maruyama", "heun", "BAOAB"],
 )
-def test_measured_order(dynamics, measure, steps, burn_in, time, q, order):
+@statistical(comparisons=1, dof=63, seed=3, missed_bug=0.15)
+def test_measured_order(seed, check, dynamics, measure, steps, burn_in, time, q, order):
     dt = np.array(steps)
-    found = [measure(dynamics(step), burn_in, time) for step in steps]
+    found = [measure(dynamics(step), burn_in, time, seed) for step in steps]
     error, stderr = np.array(found).T
-    assert (np.abs(error) > 8 * stderr).all(), "every point carries information"
+    assert (np.abs(error) > 8 * scale**0.5 * stderr).all(), "every point carries information"
     power, uncertainty, misfit = fitted(dt, error, stderr, q)
     print(f"order {power:.3f} +- {uncertainty:.3f}, chi-square {misfit:.2f} a degree of freedom")
-    assert uncertainty <= 0.15
+    assert uncertainty <= 0.15 / scale**0.5
     assert misfit < 8
-    assert abs(power - order) < 4 * uncertainty
+    check.z((power - order) / uncertainty, "order", dof=63)
     wrong = 3 - order  # negative twin: an Euler of order 2, a Heun or BAOAB of order 1
-    assert abs(power - wrong) > 5 * uncertainty
+    check.twin((power - wrong) / uncertainty, "the other order")
     # And of the whole procedure: errors of the other order are not taken for this one.
     planted = error * dt ** (wrong - order)
-    assert abs(fitted(dt, planted, stderr * dt ** (wrong - order), q)[0] - order) > 5 * uncertainty
+    planted_power, *_ = fitted(dt, planted, stderr * dt ** (wrong - order), q)
+    check.twin((planted_power - order) / uncertainty, "planted errors")
 
 
-def test_a_temperature_off_by_three_per_cent_would_be_seen():
+@statistical(comparisons=1, seed=3)
+def test_a_temperature_off_by_three_per_cent_would_be_seen(seed, check):
     """Errors that do not vanish with dt have no order 2."""
     dt = np.array([0.08, 0.12, 0.16, 0.2])
     hot = [lv.Overdamped(0.25 * 0.97, step, integrator="heun") for step in dt]
-    error, stderr = np.array([second_moment(dynamics, 10, 60) for dynamics in hot]).T
+    error, stderr = np.array([second_moment(dynamics, 10, 60, seed) for dynamics in hot]).T
     power, uncertainty, _ = fitted(dt, error, stderr, 1)
-    assert abs(power - 2) > 5 * uncertainty
+    check.twin((power - 2) / uncertainty, "hot")
