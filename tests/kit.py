@@ -226,6 +226,13 @@ class Check:
             raise Alarm("; ".join(self.alarms[:8]))
 
 
+def spread_z(z, dof=None):
+    """z of the spread of z-scores (n, ...): sqrt(2 S) is nearly normal (Fisher), S chi-square."""
+    z = np.asarray(z)
+    squares = (z**2).sum(axis=0) * (1.0 if dof is None else (dof - 2) / dof)
+    return np.sqrt(2 * squares) - math.sqrt(2 * len(z) - 1)
+
+
 def beyond_each(z, dof=None):
     """Two-sided p-values."""
     return 2 * (stats.norm.sf(np.abs(z)) if dof is None else stats.t.sf(np.abs(z), dof))

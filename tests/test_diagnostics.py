@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from kit import spread_z, statistical
 from scipy import stats
 
 import langevin as lv
@@ -33,10 +34,11 @@ def run(temperature, n_replicas=2_048, n_steps=20_000, **options):
     return lv.simulate(WELL, dynamics, n_replicas=n_replicas, n_steps=n_steps, **options)
 
 
-def test_a_converged_run():
-    result = run(0.1)
+@statistical(comparisons=1, seed=2, twin="test_a_run_that_remembers_its_start")
+def test_a_converged_run(seed, check):
+    result = run(0.1, seed=seed)
     found = result.diagnostics()
-    assert found.converged, str(found)
+    check.holds(found.converged, 1e-5, str(found))  # its tests alarm at 5 standard errors
     assert found.untested == ("trajectory",)
     mean = found["moments mean[0]"]
     assert mean.r_hat < 1.01 and mean.effective_sample_size > 400 and abs(mean.drift) < 5
@@ -130,14 +132,18 @@ def test_nested_r_hat_is_gelman_and_rubin_for_single_chains():
     assert np.isnan(nested_r_hat(np.array([5.0]), np.ones((1, 1)), np.ones((1, 1)))).all()
 
 
-def test_drift_is_a_normal_z():
-    rng, z = np.random.default_rng(4), []
-    for _ in range(300):
+@statistical(comparisons=2, seed=4)
+def test_drift_is_a_normal_z(seed, check):
+    rng, z = np.random.default_rng(seed), []
+    for _ in range(400):
         count = rng.integers(5, 20, size=(24, 2)).astype(float)
         sums = rng.normal(size=(24, 2)) * np.sqrt(count) + 3 * count
         z.append(drift(count, sums[..., None])[0])
-    assert 0.85 < np.std(z) < 1.15 and abs(np.mean(z)) < 0.3
-    assert abs(drift(count, (sums + np.array([[0.0, 20.0]]))[..., None])[0]) > 5  # negative twin
+    z = np.array(z)
+    check.z([spread_z(z), z.mean() * 20], "spread and mean")
+    for factor in (1.6, 1 / 1.6):
+        check.twin(spread_z(factor * z), f"errors off by {factor:.2g}")
+    check.twin(drift(count, (sums + np.array([[0.0, 60.0]]))[..., None])[0], "a drift")
 
 
 @pytest.mark.parametrize("dof", [1, 3, 15, 63])
@@ -148,16 +154,18 @@ def test_a_normal_z_has_the_p_value_of_student(dof):
     assert (np.abs(z[[0, 4]]) < np.abs(t[[0, 4]])).all()
 
 
-def test_the_drift_of_a_temperature_is_that_of_the_ratio():
+@statistical(comparisons=1, seed=6)
+def test_the_drift_of_a_temperature_is_that_of_the_ratio(seed, check):
     """Slopes and curvatures that grow together are the same temperature in both halves."""
-    rng, z = np.random.default_rng(6), []
+    rng, z = np.random.default_rng(seed), []
     for later in (1.0, 1.1):  # the second: a temperature that grew by a tenth
         sums = np.zeros((64, 1, 2, 7))
         sums[..., 0] = 100
         sums[..., 2] = np.array([1000.0, 3000.0]) + rng.normal(size=(64, 1, 2))
         sums[..., 1] = 0.2 * sums[..., 2] * np.array([1.0, later]) + rng.normal(size=(64, 1, 2))
         z.append(temperature_from_sums(sums, 1).drift)
-    assert abs(z[0]) < 5 < abs(z[1])
+    check.z(z[0], "the same")
+    check.twin(z[1], "a tenth more")
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error():

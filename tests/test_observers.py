@@ -7,6 +7,7 @@ import naive
 import numba
 import numpy as np
 import pytest
+from kit import replicas, scale, spread_z, statistical
 
 import langevin as lv
 from langevin.analysis.correlation import MeasuredAutocorrelation
@@ -338,48 +339,55 @@ def stationary(seed, n_replicas=256, **options):
     )
 
 
+COVERED = 80 if scale == 1.0 else 20
 VARIANCE = 0.5 / (1 - 0.1 / 2)  # T / (k (1 - k dt/2))
 
 
-def test_the_autocorrelation_of_a_linear_chain():
-    result = stationary(1, 2_000)
+@statistical(comparisons=60, dof=63, seed=1, missed_bug=0.3)
+def test_the_autocorrelation_of_a_linear_chain(seed, check):
+    n = replicas(2_000)
+    result = stationary(seed, n)
     found = result.autocorrelation("autocorrelation")
     k = np.arange(1, 40)
-    z = (found.value[k, 0] - DECAY**k) / found.stderr[k, 0]
-    assert np.abs(z).max() < 5
-    wrong = (found.value[k, 0] - 0.89**k) / found.stderr[k, 0]
-    assert np.abs(wrong).max() > 5  # negative twin
+    check.z((found.value[k, 0] - DECAY**k) / found.stderr[k, 0], "rho", dof=63)
+    check.twin((found.value[k, 0] - 0.89**k) / found.stderr[k, 0], "faster")
     time = found.integrated_time[0]
     exact = 0.1 * (1 + DECAY) / (1 - DECAY)
-    assert abs(time.value - exact) < 4 * time.stderr + 0.01 * exact  # e**-5 lies beyond the window
-    assert abs(time.z(1.2 * exact)) > 5
+    beyond = time.value / exact - 1  # e**-5 lies beyond the window
+    near = beyond - np.clip(beyond, -0.01, 0.01)
+    check.holds(abs(near) < 4 * time.stderr / exact, 1.7e-4, "integrated time")
+    check.twin(time.z(1.2 * exact), "a slower one")
     squares = result.autocorrelation("squares")  # of a Gaussian: rho**2
     z = (squares.value[1:20] - DECAY ** (2 * np.arange(1, 20))) / squares.stderr[1:20]
-    assert np.abs(z).max() < 5
-    looks = 2_000 * 2_700
+    check.z(z, "squares", dof=63)
+    looks = n * 2_700
     assert found.effective_sample_size[0] == pytest.approx(looks / 19, rel=0.05)
     assert result.moments().effective_sample_size[0] == pytest.approx(looks / 19, rel=0.6)
 
 
-def test_temperatures_of_a_linear_chain():
-    found = stationary(2, 2_000).temperature()
+@statistical(comparisons=5, dof=63, seed=2)
+def test_temperatures_of_a_linear_chain(seed, check):
+    n = replicas(2_000)
+    found = stationary(seed, n).temperature()
     for kind in (found.configurational, found.virial):  # <h x**2>, larger by the step's own bias
-        assert kind.stderr < 0.003 * kind.value
-        assert abs(kind.z(VARIANCE)) < 4
-        assert abs(kind.z(0.5)) > 5  # negative twin
+        assert kind.stderr < 0.003 * np.sqrt(2_000 / n) * kind.value
+        check.estimate(kind, VARIANCE, "overdamped")
+        check.twin(kind.z(0.5), "no bias of the step")
     splitting = lv.Underdamped(0.5, 1.0, 0.8)
-    options = dict(n_replicas=2_000, seed=3, start=[0.0], observe=lv.Temperature(), **STATIONARY)
+    options = dict(n_replicas=n, seed=seed + 1, start=[0.0], observe=lv.Temperature(), **STATIONARY)
     found = lv.simulate(PARABOLA, splitting, **options).temperature()
-    assert abs(found.virial.z(0.5)) < 4 and abs(found.configurational.z(0.5)) < 4
-    assert abs(found.kinetic.z(0.5 * (1 - 0.8**2 / 4))) < 4  # theory.md's table for BAOAB
-    assert abs(found.kinetic.z(0.5)) > 5
+    check.estimate(found.virial, 0.5, "virial")
+    check.estimate(found.configurational, 0.5, "configurational")
+    check.estimate(found.kinetic, 0.5 * (1 - 0.8**2 / 4), "kinetic")  # BAOAB on a parabola
+    check.twin(found.kinetic.z(0.5), "no bias of BAOAB")
 
 
-def test_errors_cover_what_they_should():
-    """z over many seeds of averages, temperatures, correlations and integrated times."""
+@statistical(comparisons=8, dof=COVERED - 1, seed=0, missed_bug=0.02)
+def test_errors_cover_what_they_should(seed, check):
+    """z over many seeds of averages, temperatures and correlations."""
     z = []
-    for seed in range(80):
-        result = stationary(seed, 128, n_steps=900, burn_in=200)
+    for k in range(seed, seed + COVERED):
+        result = stationary(k, 128, n_steps=900, burn_in=200)
         rho = result.autocorrelation("autocorrelation")
         squares = result.autocorrelation("squares")
         z.append([
@@ -388,12 +396,10 @@ def test_errors_cover_what_they_should():
             (squares.value[3] - DECAY**6) / squares.stderr[3],
         ])  # fmt: skip
     z = np.array(z)
-    assert (np.abs(z.mean(axis=0)) < 5 / np.sqrt(80)).all()
-    spread = np.sqrt((z**2).mean(axis=0))
-    assert (spread > 0.75).all() and (spread < 1.3).all()
-    assert (np.sqrt(2) * spread > 1.0).all() and (
-        np.sqrt(((1.7 * z) ** 2).mean(axis=0)) > 1.3
-    ).all()
+    check.z(z.mean(axis=0) * np.sqrt(COVERED), "bias", dof=COVERED - 1)
+    check.z(spread_z(z, 63), "spread")
+    for factor in (1.7, 0.4):
+        check.twin(spread_z(factor * z, 63), f"errors off by {factor}")
 
 
 # --- refusals -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import naive
 import numba
 import numpy as np
 import pytest
+from kit import replicas, scale, spread_z, statistical
 
 import langevin as lv
 from langevin.analysis.passage import PassageTimes, passage_times
@@ -164,49 +165,57 @@ def test_a_run_cut_short_watched_no_longer(monkeypatch):
 
 # --- laws -----------------------------------------------------------------------------------------
 
-HEIGHTS = {1.5: 1, 2.5: 2, 4.0: 3}  # barrier over temperature: seed
+HEIGHTS = (1.5, 2.5, 4.0)  # barrier over temperature
 
 
 def slope(height):
     return lambda x: 4 * height * x * (x**2 - 1)
 
 
+def chain_time(height, temperature=1.0, dt=0.02):
+    return dt * laws.hitting_time(slope(height), temperature, dt, -1.0, 0.5, -2.6)
+
+
 @pytest.mark.parametrize("height", HEIGHTS)
-def test_the_mean_is_that_of_the_discrete_chain(height):
-    dt, n = 0.02, 8_000
-    mean = barrier(height, dt, n, 200_000, HEIGHTS[height]).first_passage().mean
-    exact = dt * laws.hitting_time(slope(height), 1.0, dt, -1.0, 0.5, -2.6)
-    assert mean.stderr < 0.013 * mean.value
-    assert abs(mean.z(exact)) < 4
-    warmer = dt * laws.hitting_time(slope(height), 1.15, dt, -1.0, 0.5, -2.6)
-    assert abs(mean.z(warmer)) > 5  # negative twin
+@statistical(comparisons=1, dof=63, seed=1)
+def test_the_mean_is_that_of_the_discrete_chain(seed, check, height):
+    mean = barrier(height, 0.02, replicas(8_000), 200_000, seed).first_passage().mean
+    assert mean.stderr < 0.013 / scale**0.5 * mean.value
+    check.estimate(mean, check.once("law", chain_time, height), "mean")
+    check.twin(mean.z(check.once("warmer", chain_time, height, 1.15)), "warmer")
 
 
 BOTH = (lv.FirstPassage("x > 0", name="chain"), lv.FirstPassage("x > 0", continuous=True))
 
 
+def continuum_time(height):
+    return laws.mean_first_passage(lambda x: height * (x**2 - 1) ** 2, 1.0, -1.0, 0.0, -3)
+
+
 @pytest.mark.parametrize("height", HEIGHTS)
-def test_the_corrected_mean_is_that_of_the_continuum(height):
+@statistical(comparisons=1, dof=63, seed=1, missed_bug=0.01)
+def test_the_corrected_mean_is_that_of_the_continuum(seed, check, height):
     """Heun, because the drift of Euler-Maruyama has an error of the first order of its own."""
-    dt, n = 0.002 / height, 20_000
+    dt, n = 0.002 / height, replicas(20_000)
     result = lv.simulate(
         BARRIER.replace(h=height), lv.Overdamped(1.0, dt, integrator="heun"), n_replicas=n,
-        n_steps=10**6, seed=HEIGHTS[height], start=[-1.0], progress=False, observe=BOTH,
+        n_steps=10**6, seed=seed, start=[-1.0], progress=False, observe=BOTH,
     )  # fmt: skip
-    exact = laws.mean_first_passage(lambda x: height * (x**2 - 1) ** 2, 1.0, -1.0, 0.0, -3)
-    assert abs(result["first_passage"].mean.z(exact)) < 4
-    assert result["chain"].mean.z(exact) > 5  # negative twin: without the correction
+    exact = check.once("law", continuum_time, height)
+    check.estimate(result["first_passage"].mean, exact, "mean")
+    check.twin(max(result["chain"].mean.z(exact), 0), "without the correction")
 
 
-def test_a_run_cut_at_half():
-    dt, height = 0.02, 2.5
-    exact = dt * laws.hitting_time(slope(height), 1.0, dt, -1.0, 0.5, -2.6)
-    passages = barrier(height, dt, 8_000, int(0.6 * exact / dt), 5).first_passage()
-    assert 0.4 < passages.censored / 8_000 < 0.7
-    assert abs(passages.mean.z(exact)) < 4
-    assert passages.mean.stderr < 0.05 * exact
-    of_those_seen = np.nanmean(passages.times)  # negative twins: forgetting the censored
-    assert abs(passages.mean.z(of_those_seen)) > 5
+@statistical(comparisons=1, dof=63, seed=5)
+def test_a_run_cut_at_half(seed, check):
+    dt, height, n = 0.02, 2.5, replicas(8_000)
+    exact = check.once("law", chain_time, height)
+    passages = barrier(height, dt, n, int(0.6 * exact / dt), seed).first_passage()
+    assert 0.4 < passages.censored / n < 0.7
+    check.estimate(passages.mean, exact, "mean")
+    assert passages.mean.stderr < 0.05 / scale**0.5 * exact
+    of_those_seen = np.nanmean(passages.times)
+    check.twin(passages.mean.z(of_those_seen), "forgetting the censored")
     assert passages.restricted_mean.value < 0.7 * exact
     hazard = passages.rate
     assert hazard.value == pytest.approx(1 / exact, rel=0.2)  # not exponential at first
@@ -286,9 +295,10 @@ def test_kaplan_meier_on_a_textbook_example():
     assert passages.restricted_mean.value == pytest.approx(area, abs=0.02)
 
 
-def test_the_errors_cover_what_they_should():
+@statistical(comparisons=10, dof=149, seed=5, missed_bug=0.01)
+def test_the_errors_cover_what_they_should(seed, check):
     """Exponential times cut at 0.7 of their mean, and at twice for the median: z of each."""
-    rng, z = np.random.default_rng(5), []
+    rng, z = np.random.default_rng(seed), []
     for _ in range(150):
         times = rng.exponential(10.0, 400)
         found, later = (
@@ -301,10 +311,10 @@ def test_the_errors_cover_what_they_should():
             later.median.z(10 * math.log(2)),
         ])  # fmt: skip
     z = np.array(z)
-    spread = np.sqrt((z**2).mean(axis=0))
-    assert (np.abs(z.mean(axis=0)) < 5 / np.sqrt(150)).all()
-    assert (spread > 0.8).all() and (spread < 1.25).all()
-    assert (1.6 * spread).min() > 1.25  # negative twin: errors too small by that factor
+    check.z(z.mean(axis=0) * np.sqrt(len(z)), "bias", dof=149)
+    check.z(spread_z(z), "spread")
+    for factor in (1.6, 0.5):
+        check.twin(spread_z(factor * z), f"errors off by {factor}")
 
 
 def test_nothing_passed():

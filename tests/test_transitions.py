@@ -5,6 +5,7 @@ import warnings
 import laws
 import numpy as np
 import pytest
+from kit import replicas, spread_z, statistical
 
 import langevin as lv
 from langevin.analysis.transitions import MeasuredTransitions
@@ -14,10 +15,10 @@ TILTED = lv.Surface("2*(x**2 - 1)**2 - c*x", c=0.15)
 DT, LAG = 0.02, 150
 
 
-def run(every=LAG, n_replicas=4_096, n_steps=9_000, observe=(), start=None, **options):
+def run(every=LAG, n_replicas=4_096, n_steps=9_000, observe=(), start=None, seed=4, **options):
     return lv.simulate(
         TILTED, lv.Overdamped(0.5, DT), n_replicas=n_replicas, n_steps=n_steps, burn_in=100,
-        seed=4, start=start, progress=False,
+        seed=seed, start=start, progress=False,
         observe=(lv.Transitions(every, **options), lv.Occupation(every), *observe),
     )  # fmt: skip
 
@@ -29,36 +30,38 @@ def exact():
     return laws.lumped(lambda x: 8 * x * (x**2 - 1) - 0.15, 0.5, DT, threshold, -2.6, 2.6, LAG)
 
 
-def test_probabilities_rates_and_the_stationary_law_are_those_of_the_chain(exact):
+@statistical(comparisons=7, dof=63, seed=4, missed_bug=0.02)
+def test_probabilities_rates_and_the_stationary_law_are_those_of_the_chain(seed, check, exact):
     matrix, share, slow = exact
-    found = run().transitions()
-    probability = found.probability
-    z = (probability.value - matrix) / probability.stderr
-    assert np.abs(z).max() < 4 and probability.stderr.max() < 0.01
-    assert abs(found.stationary[0].z(share[0])) < 4
-    assert abs(found.ratio(0, 1).z(share[0] / share[1])) < 4
-    assert abs(found.ratio(0, 1).z(1.1 * share[0] / share[1])) > 5  # negative twin
+    found = run(n_replicas=replicas(4_096), seed=seed).transitions()
+    check.estimate(found.probability, matrix, "probabilities")
+    check.estimate(found.stationary[0], share[0], "stationary")
+    check.estimate(found.ratio(0, 1), share[0] / share[1], "ratio")
+    check.twin(found.ratio(0, 1).z(1.1 * share[0] / share[1]), "a tenth too large")
     lag = LAG * DT
     implied = -lag / np.log(np.linalg.eigvals(matrix).min())
-    assert abs(found.relaxation_time.z(implied)) < 4
+    check.estimate(found.relaxation_time, implied, "relaxation time")
     spectral = -DT / np.log(slow)  # of the chain itself: two basins are not quite Markov
     assert 0.95 < implied / spectral < 1
-    assert abs(found.relaxation_time.z(spectral * 1.3)) > 5
+    check.twin(found.relaxation_time.z(spectral * 1.3), "slower")
     rates = found.rates
     assert np.allclose(rates.value.sum(axis=1), 0, atol=1e-12)
     assert -np.trace(rates.value) == pytest.approx(1 / found.relaxation_time.value)
-    assert (rates.stderr < 0.05 * np.abs(rates.value)).all() and found.doubt == ""
+    if check.twins:  # of the whole ensemble
+        assert found.probability.stderr.max() < 0.01
+        assert (rates.stderr < 0.05 * np.abs(rates.value)).all() and found.doubt == ""
 
 
-def test_they_answer_where_the_occupation_is_refused(exact):
+@statistical(comparisons=1, dof=63, seed=4)
+def test_they_answer_where_the_occupation_is_refused(seed, check, exact):
     """All replicas begin on the left and the run is short: the occupation remembers it."""
-    result = run(n_steps=1_300, start=[-1.0])
+    result = run(n_steps=1_300, start=[-1.0], seed=seed)
     with pytest.raises(UnsoundError, match="Transitions"):
         result.occupation()
     biased = result.occupation(allow_unequilibrated=True).ratio(0, 1)
     right = exact[1][0] / exact[1][1]
-    assert abs(biased.z(right)) > 5
-    assert abs(result.transitions().ratio(0, 1).z(right)) < 4
+    check.twin(biased.z(right), "the occupation")
+    check.estimate(result.transitions().ratio(0, 1), right, "ratio")
 
 
 def test_a_lag_too_short_is_said():
@@ -106,12 +109,13 @@ def two_states(rng, forth, back, replicas, looks, n_groups=64):
     return pairs
 
 
-def test_errors_cover_what_they_should():
+@statistical(comparisons=12, dof=99, seed=0, missed_bug=0.1)
+def test_errors_cover_what_they_should(seed, check):
     """A chain with known eigenvalue 1 - forth - back, over many seeds."""
     forth, back, lag = 0.02, 0.05, 3.0
     decay, z = 1 - forth - back, []
-    for seed in range(100):
-        pairs = two_states(np.random.default_rng(seed), forth, back, 256, 60)
+    for k in range(seed, seed + 100):
+        pairs = two_states(np.random.default_rng(k), forth, back, 256, 60)
         found = MeasuredTransitions(pairs, lag, "steps")
         rate = -np.log(decay) / lag
         z.append([
@@ -120,10 +124,10 @@ def test_errors_cover_what_they_should():
             found.rates[0, 1].z(rate * forth / (forth + back)), found.probability[0, 1].z(forth),
         ])  # fmt: skip
     z = np.array(z)
-    assert (np.abs(z.mean(axis=0)) < 0.5).all()  # ratios are biased by O(1/n)
-    spread = np.sqrt((z**2).mean(axis=0))
-    assert (spread > 0.8).all() and (spread < 1.25).all()
-    assert (1.6 * spread > 1.25).all()  # negative twin: errors too small by that factor
+    check.z(z.mean(axis=0) * np.sqrt(100), "bias", dof=99)
+    check.z(spread_z(z, 63), "spread")
+    for factor in (1.6, 0.5):
+        check.twin(spread_z(factor * z, 63), f"errors off by {factor}")
 
 
 def test_rates_of_three_states_and_refusals():
