@@ -69,7 +69,13 @@ def slips(size: float, bar: float) -> float:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a test declares; ``alarm`` is the probability that one attempt alarms wrongly."""
+    """What a test declares.
+
+    ``comparisons``: how many numbers are compared, at a ``bar`` in standard errors, with Student's
+    law where ``dof`` is given. ``share``: of all false alarms, what this test may cause.
+    ``missed_bug``: the probability that a bug as large as the twins slips through. ``twin``: the
+    test with the twins, where it is another one. ``smoke=False``: too slow for many seeds.
+    """
 
     comparisons: int
     seed: int = 0
@@ -78,6 +84,7 @@ class Declaration:
     share: float = SHARE
     missed_bug: float = 1e-6
     twin: str = ""
+    smoke: bool = True
 
     def __post_init__(self):
         if not (self.comparisons > 0 and 0 <= self.missed_bug < 1 and self.bar >= BAR):

@@ -45,8 +45,8 @@ class Declared:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
         """Drops tests without a declaration."""
-        items[:] = [item for item in items if hasattr(item.function, "declaration")]
-        self.items = items
+        self.items = [item for item in items if hasattr(item.function, "declaration")]
+        items[:] = [item for item in self.items if item.function.declaration.smoke]
 
 
 class Smoke(Declared):
@@ -91,8 +91,9 @@ class Smoke(Declared):
         worst = min((entry["ks"] for entry in tested), default=float("nan"))
         spread = [entry["spread"] for entry in tested]
         shown = f"{min(spread):.2f}-{max(spread):.2f}" if spread else ""
+        of = sum(item.function.declaration.smoke for item in self.items)
         print(
-            f"{len(self.rows):4d}/{len(self.items)} {elapsed:6.0f} s  {self.current[:78]:<78} "
+            f"{len(self.rows):4d}/{of} {elapsed:6.0f} s  {self.current[:78]:<78} "
             f"{len(alarms)} alarms ({self.n_seeds * declaration.alarm:.2g} expected) "
             f"{len(broken)} broken  KS {worst:.1e} of {len(tested)}  sd {shown}",
             file=self.screen, flush=True,
@@ -140,7 +141,7 @@ def holm(p):
     }
 
 
-def summary(rows, n_seeds):
+def summary(rows, n_seeds, too_slow=()):
     """The four questions over all tests."""
     compared = [entry for row in rows for entry in row["compared"]]
     questions = {
@@ -152,6 +153,7 @@ def summary(rows, n_seeds):
     return {
         "seeds": n_seeds,
         "tests": len(rows),
+        "too slow to be run": too_slow,
         "numbers compared": len(compared),
         "alarms": sum(len(row["alarms"]) for row in rows),
         "alarms expected": n_seeds * sum(row["declared"] for row in rows),
@@ -210,7 +212,8 @@ def main() -> int:
     kit.smoke, kit.scale = plugin.run, options.scale
     select = ["-k", options.select] if options.select else []
     status = collected(plugin, options.only, "-q", "--no-header", *select)
-    found = summary(plugin.rows, options.seeds)
+    too_slow = [i.nodeid for i in plugin.items if not i.function.declaration.smoke]
+    found = summary(plugin.rows, options.seeds, too_slow)
     seconds = round(time.perf_counter() - plugin.begun)
     good = status == 0 and not found["broken"] and bool(plugin.rows)
     good = good and not any(q["rejected"] for q in found["questions"].values())

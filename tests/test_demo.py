@@ -1,29 +1,39 @@
 """The demo end to end, and its verdicts under a planted error."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
+from kit import statistical
 from rich.console import Console
 
 import langevin as lv
 from langevin import demo
+from langevin.analysis import compare
 
 
-@pytest.fixture(scope="module")
+@functools.cache
+def measured(seed):
+    return demo.wells(quick=False, seed=seed)
+
+
+@pytest.fixture
 def wells():
-    return demo.wells(quick=False, seed=2017)
+    return measured(2017)
 
 
-def test_demo_writes_everything(tmp_path, capsys):
-    demo.run(tmp_path, quick=True, seed=4, console=Console(width=140))
+@statistical(comparisons=64, seed=4, twin="test_verdicts_come_from_z", smoke=False)
+def test_demo_writes_everything(seed, check, tmp_path, capsys):
+    demo.run(tmp_path, quick=True, seed=seed, console=Console(width=140))
     record = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     for name in ("occupation.png", "densities.png", "covariance.png"):
         assert (tmp_path / name).stat().st_size > 10_000
     assert record["two_wells"]["points"][0]["measured"] < 1
     assert record["two_wells"]["points"][-1]["measured"] > 1
     for run in record["least_squares"]["runs"].values():
-        assert run["verdict"]["exact discrete law"] != "differs"
+        right = run["verdict"]["exact discrete law"] != "differs"
+        check.holds(right, compare.SIGNIFICANCE, "exact discrete law")
         assert run["verdict"]["Boltzmann-Gibbs"] == "differs"
     shown = capsys.readouterr().out
     assert "discrete chain" in shown and "without" in shown and "differs" in shown
@@ -40,14 +50,16 @@ def test_the_sweep_crosses_the_critical_noise(wells):
     assert wells["critical"].paper == pytest.approx(wells["critical"].value / 4)
 
 
-def test_verdicts_come_from_z_and_reject_a_wrong_law(wells):
+@statistical(comparisons=16 * len(demo.SWEEP), seed=2017, smoke=False)
+def test_verdicts_come_from_z_and_reject_a_wrong_law(seed, check):
     """The same comparison with S halved is rejected at every point of the sweep."""
+    wells = measured(seed)
     surface = wells["surface"]
     result = wells["result"]
     for k, point in enumerate(wells["points"]):
-        assert point["comparisons"]["discrete chain"].verdict == "agrees"
+        check.verdict(point["comparisons"]["discrete chain"], f"point {k}")
         right = lv.SGD(demo.LEARNING_RATE, point["record"]["batch_size"])
         wrong = dataclasses.replace(right, batch_size=right.batch_size / 2)
         found = lv.compare(result, lv.predict.chain(surface, wrong), group=k, resolution=0.01)
         assert found.verdict == "differs"
-        assert abs(found.z) > 5
+        check.twin(found.z, f"S halved at {k}")
