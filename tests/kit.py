@@ -51,9 +51,9 @@ smoke = None  # smoke_seeds.py puts here what runs a test instead: smoke(test, d
 scale = 1.0  # and here by how much it shrinks the ensembles
 
 
-def replicas(n: int) -> int:
-    """``n``, or the fewer replicas of a smoke test; of n or more (a multiple of 64 there)."""
-    return n if scale == 1.0 else min(n, max(int(n * scale) // 64, 16) * 64)
+def replicas(n: int, fewest: int = 1_024) -> int:
+    """``n``, or the fewer replicas of a smoke test, multiples of 64."""
+    return n if scale == 1.0 else min(n, max(int(n * scale) // 64 * 64, fewest))
 
 
 @functools.cache

@@ -33,7 +33,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import kit  # noqa: E402
 
 SIGNIFICANCE = 1e-3  # of each of the four questions, after Holm
-SCALE = 0.05
+SCALE = 0.02
 
 
 class Declared:

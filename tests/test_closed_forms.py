@@ -220,6 +220,8 @@ def test_momentum_in_five_dimensions(seed, check, nesterov, dtype, cases):
         y = block(phase(result), k)
         exact = laws.descent_law(H, C / size, eta, m, decay, nesterov)
         check.z(gaussian_z(y, exact), f"covariance {k}")
+        if not check.twins:
+            continue
         wrong = {
             "noise off by sqrt(2)": laws.descent_law(H, 2 * C / size, eta, m, decay, nesterov),
             "S forgotten": laws.descent_law(H, C, eta, m, decay, nesterov),
@@ -262,6 +264,8 @@ def test_overdamped_integrators(seed, check, integrator, dtype, h):
         exact = laws.overdamped(integrator, h, temperature, dt)
         check.z(gaussian_z(mine, exact), f"covariance {k}")
         check.z(mine.mean(axis=0) / np.sqrt(np.diag(exact) / N), f"mean {k}")
+        if not check.twins:
+            continue
         check.twin(gaussian_z(mine, 2 * exact), "noise off by sqrt(2)")
         check.twin(gaussian_z(mine, exact / 1.05), "5 % colder")
         for other in set(INTEGRATORS[:3]) - {integrator}:
@@ -345,6 +349,8 @@ def test_splittings(seed, check, splitting, h, masses, dtype):
         assert np.allclose(exact[:d, :d], q, rtol=1e-9, atol=1e-10)
         assert np.allclose(exact[d:, d:], p, rtol=1e-9, atol=1e-10)
         check.z(gaussian_z(y, exact), f"covariance {k}")
+        if not check.twins:
+            continue
         for other in set(SPLITTINGS) - {splitting}:
             wrong = laws.linear_law(*laws.splitting_chain(other, h, masses, T, f, dt))
             check.twin(gaussian_z(y, wrong), other)
@@ -357,7 +363,9 @@ def test_splittings(seed, check, splitting, h, masses, dtype):
         if (masses != 1).any():
             light = laws.splitting_chain(splitting, h, np.ones(d), T, f, dt * 0.6)
             check.twin(gaussian_z(y, laws.linear_law(*light)), "no masses")
-    law = predict.boltzmann_gibbs(surface, lv.Underdamped(T, 1.0, dt, masses=given))
+    law = check.once(
+        "law", predict.boltzmann_gibbs, surface, lv.Underdamped(T, 1.0, dt, masses=given)
+    )
     assert np.allclose(law.moments()[1], T * np.linalg.inv(h), rtol=1e-9)
 
 

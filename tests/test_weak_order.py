@@ -8,12 +8,12 @@ palindromic splitting has even powers alone, q = 2). The order p comes with its 
 
 import numpy as np
 import pytest
-from kit import replicas, scale, statistical
+from kit import replicas, statistical
 from scipy.integrate import quad
 
 import langevin as lv
 
-N = replicas(100_000)
+N = replicas(100_000, fewest=12_800)
 
 
 def average(f, energy, temperature):
@@ -88,10 +88,12 @@ def test_measured_order(seed, check, dynamics, measure, steps, burn_in, time, q,
     dt = np.array(steps)
     found = [measure(dynamics(step), burn_in, time, seed) for step in steps]
     error, stderr = np.array(found).T
-    assert (np.abs(error) > 8 * scale**0.5 * stderr).all(), "every point carries information"
+    assert (np.abs(error) > 8 * (N / 100_000) ** 0.5 * stderr).all(), (
+        "every point carries information"
+    )
     power, uncertainty, misfit = fitted(dt, error, stderr, q)
     print(f"order {power:.3f} +- {uncertainty:.3f}, chi-square {misfit:.2f} a degree of freedom")
-    assert uncertainty <= 0.15 / scale**0.5
+    assert uncertainty <= 0.15 / (N / 100_000) ** 0.5
     assert misfit < 8
     check.z((power - order) / uncertainty, "order", dof=63)
     wrong = 3 - order  # negative twin: an Euler of order 2, a Heun or BAOAB of order 1
