@@ -257,6 +257,33 @@ def test_student_is_charged_more_at_the_same_bar():
     assert found.p_values[""] == pytest.approx([2 * stats.t.sf(1, 15), 1.0])
 
 
+def test_a_verdict_is_charged_its_significance():
+    class Comparison:
+        significance, verdict = 1e-4, "undecided"
+
+    found = checked(lambda c: c.verdict(Comparison))
+    assert found.charged == 1e-4 and found.alarms
+    small = Check(Declaration(comparisons=1), twins=False)
+    small.verdict(Comparison)
+    assert not small.alarms  # a smaller ensemble may be undecided
+    Comparison.verdict = "differs"
+    small.verdict(Comparison)
+    assert len(small.alarms) == 1
+
+
+@statistical(comparisons=2, seed=1)
+def test_the_z_of_a_spread_is_normal(seed, check):
+    """Of 100 z-scores, 20,000 times over, also of Student's law."""
+    rng = np.random.default_rng(seed)
+    for name, draws, dof in (
+        ("normal", rng.normal(size=(100, 20_000)), None),
+        ("Student", rng.standard_t(300, size=(100, 20_000)), 300),
+    ):
+        z = kit.spread_z(draws, dof)
+        check.z(((np.abs(z) < 2).mean() - 0.9545) / np.sqrt(0.9545 * 0.0455 / 20_000), name)
+    check.twin(kit.spread_z(2 * draws[:, :1], 300), "twice as large")
+
+
 def test_more_comparisons_than_declared_are_refused():
     def once(c):
         c.z(0.0)
