@@ -36,7 +36,8 @@ def run(temperature, n_replicas=2_048, n_steps=20_000, **options):
 
 @statistical(comparisons=1, seed=2, twin="test_a_run_that_remembers_its_start")
 def test_a_converged_run(seed, check):
-    result = run(0.1, seed=seed)
+    watch = [replace(o, lags=120) if o.name == "autocorrelation" else o for o in WATCH]
+    result = run(0.1, seed=seed, n_steps=24_000, burn_in=4_000, observe=watch)
     found = result.diagnostics()
     check.holds(found.converged, 1e-5, str(found))  # its tests alarm at 5 standard errors
     assert found.untested == ("trajectory",)
