@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit import statistical
+from kit import replicas, statistical
 from scipy import stats
 
 from langevin.engines import compiling, source
@@ -195,9 +195,10 @@ def test_the_largest_normal_is_as_documented(dtype, longest):
 @pytest.mark.parametrize("dtype", DTYPES)
 @statistical(comparisons=6, seed=11, missed_bug=2e-4)
 def test_normals_have_the_normal_law(seed, check, dtype):
-    z = counter_noise(dtype, seed, 1000, 256 if dtype == "float32" else 512).ravel()
+    groups = replicas(256, fewest=16) * (1 if dtype == "float32" else 2)
+    z = counter_noise(dtype, seed, 1000, groups).ravel()
     n = z.size
-    assert n > 1_000_000
+    assert n == replicas(256, fewest=16) * 4_000
     assert np.isfinite(z).all()
     tail = 2 * stats.norm.sf(4)
     check.z(moment_errors(z), "moments")
@@ -219,7 +220,7 @@ def moment_errors(z):
 
 def independence_z(dtype, seed, planted=""):
     """z of pairs, steps, replicas, components and seeds."""
-    n, groups = 512, 256
+    n, groups = 512, replicas(256, fewest=16)
 
     def noise(seed, component=0):
         return counter_noise(dtype, seed, n, groups, component, planted)
@@ -305,6 +306,7 @@ def test_permutation_as_plain_python():
 
 def pair_uniformity(n, seed, rounds=None, n_keys=200_000, ordered=True):
     """p of chi-square: are the images of a few pairs of places uniform over all pairs?"""
+    n_keys = replicas(n_keys, fewest=12_800)
     keys = np.random.default_rng(seed).integers(0, 2**32, (n_keys, 2), dtype=np.uint32)
     p = []
     for i, j in sorted({(0, 1), (0, n - 1), (n // 2, n // 2 - 1)}):
@@ -339,11 +341,12 @@ def test_one_round_is_not_uniform(seed, check, n):
 @statistical(comparisons=8, seed=0)
 def test_single_images_are_uniform(seed, check):
     for n in (2, 3, 10, 37):
-        keys = np.random.default_rng(seed).integers(0, 2**32, (100_000, 2), dtype=np.uint32)
+        n_keys = replicas(100_000, fewest=12_800)
+        keys = np.random.default_rng(seed).integers(0, 2**32, (n_keys, 2), dtype=np.uint32)
         for b in (0, n - 1):
             image = images([b], keys, n)[:, 0]
             check.p(stats.chisquare(np.bincount(image, minlength=n)).pvalue, f"{b} of {n}")
-        image[:10_000] = 0  # negative twin: one in ten goes astray
+        image[: n_keys // 10] = 0  # negative twin: one in ten goes astray
         check.twin(p=stats.chisquare(np.bincount(image, minlength=n)).pvalue, name=f"{n}")
 
 
