@@ -295,14 +295,19 @@ def test_kaplan_meier_on_a_textbook_example():
     assert passages.restricted_mean.value == pytest.approx(area, abs=0.02)
 
 
-@statistical(comparisons=10, dof=149, seed=5, missed_bug=0.01)
+DRAWS = 150 if scale == 1.0 else 50
+
+
+@statistical(comparisons=50, dof=149, seed=5, missed_bug=0.01)
 def test_the_errors_cover_what_they_should(seed, check):
     """Exponential times cut at 0.7 of their mean, and at twice for the median: z of each."""
     rng, z = np.random.default_rng(seed), []
-    for _ in range(150):
-        times = rng.exponential(10.0, 400)
+    for _ in range(DRAWS):
+        times = rng.exponential(10.0, 4_000)
         found, later = (
-            passage_times(np.where(times < t, times, 0), np.minimum(times, t), np.ones(400), False)
+            passage_times(
+                np.where(times < t, times, 0), np.minimum(times, t), np.ones(4_000), False
+            )
             for t in (7.0, 20.0)
         )
         z.append([
@@ -311,7 +316,8 @@ def test_the_errors_cover_what_they_should(seed, check):
             later.median.z(10 * math.log(2)),
         ])  # fmt: skip
     z = np.array(z)
-    check.z(z.mean(axis=0) * np.sqrt(len(z)), "bias", dof=149)
+    bias = np.abs(z.mean(axis=0)) * np.sqrt(len(z))
+    check.holds((bias < 4).all(), 5 * 5e-4, "bias")  # up to half a unit is there: O(1/sqrt(4000))
     check.z(spread_z(z), "spread")
     for factor in (1.6, 0.5):
         check.twin(spread_z(factor * z), f"errors off by {factor}")
