@@ -5,6 +5,7 @@ from itertools import pairwise
 import laws
 import numpy as np
 import pytest
+from kit import replicas, statistical
 from scipy.integrate import quad
 
 import langevin as lv
@@ -137,28 +138,35 @@ def passages(dynamics, n, region, start, seed=11, n_steps=200_000, surface=WELL,
     return passages.times
 
 
-def test_integral_chain_and_simulation_agree():
-    """A passage time over a barrier is nearly exponential: its standard deviation is its mean."""
-    n = 16_000
-    law = predict.escape(WELL, lv.Overdamped(1.0, 0.01), [-1.0], [1.0])
-    measured = passages(lv.Overdamped(1.0, 0.01), n, "x > 1", [-1.0]).mean()
-    error = law.chain / np.sqrt(n)
-    assert abs(measured - law.chain) < 5 * error
+def mean_z(times, exact):
+    """The mean against an exact one, in its own standard errors."""
+    return (times.mean() - exact) / (times.std(ddof=1) / np.sqrt(len(times)))
+
+
+@statistical(comparisons=4, dof=999, seed=11)
+def test_integral_chain_and_simulation_agree(seed, check):
+    """By the spread of the times themselves, which is nearly their mean over a barrier."""
+    coarse = lv.Overdamped(1.0, 0.01)
+    law = check.once("law", predict.escape, WELL, coarse, [-1.0], [1.0])
     assert law.mean_passage_time == law.chain
-    hotter = predict.escape(WELL, lv.Overdamped(np.sqrt(2), 0.01), [-1.0], [1.0]).chain
+    times = passages(coarse, replicas(32_000), "x > 1", [-1.0], seed)
+    check.z(mean_z(times, law.chain), "chain", len(times) - 1)
+    hotter = lv.Overdamped(np.sqrt(2), 0.01)
+    hotter = check.once("hotter", predict.escape, WELL, hotter, [-1.0], [1.0]).chain
     # At this step even the continuum's own time is rejected.
-    for wrong in (law.kramers, law.kramers / 2, law.exact, hotter):
-        assert abs(measured - wrong) > 5 * error
-    steps = passages(lv.SGD(0.01, 0.005), 2000, "x > 1", [-1.0]).mean()
-    assert abs(steps * 0.01 - law.chain) < 5 * law.chain / np.sqrt(2000)
+    wrong = {"Kramers": law.kramers, "to the top": law.kramers / 2, "continuum": law.exact}
+    for name, time in (wrong | {"hotter": hotter}).items():
+        check.twin(mean_z(times, time), name)
+    steps = passages(lv.SGD(0.01, 0.005), replicas(2000), "x > 1", [-1.0], seed + 1)
+    check.z(mean_z(steps * 0.01, law.chain), "SGD", len(steps) - 1)
     # To the top, watched at steps and corrected for it, at a step small enough for the integral.
     fine, n = lv.Overdamped(1.0, 1e-3), 2500
-    law = predict.escape(WELL, fine, [-1.0], [0.0])
-    for continuous, exact in ((False, law.monitored), (True, law.exact)):
-        measured = passages(fine, n, "x > 0", [-1.0], continuous=continuous).mean()
-        assert abs(measured - exact) < 5 * exact / np.sqrt(n)
+    law = check.once("fine", predict.escape, WELL, fine, [-1.0], [0.0])
+    for k, (continuous, exact) in enumerate(((False, law.monitored), (True, law.exact))):
+        times = passages(fine, replicas(n), "x > 0", [-1.0], seed + 2 + k, continuous=continuous)
+        check.z(mean_z(times, exact), f"top, continuous={continuous}", len(times) - 1)
         for wrong in (law.kramers * 2, law.exact * 2):
-            assert abs(measured - wrong) > 5 * exact / np.sqrt(n)
+            check.twin(mean_z(times, wrong), f"half the time forgotten, continuous={continuous}")
     assert abs(law.monitored - law.exact) > 3.5 * law.exact / np.sqrt(n)
     assert law.chain == pytest.approx(law.monitored, rel=6e-3)
 

@@ -4,6 +4,8 @@ import laws
 import numpy as np
 import pytest
 from cases import Anisotropic, form, parabola, regression
+from kit import replicas, statistical
+from scipy import stats
 
 import langevin as lv
 from langevin import predict
@@ -133,18 +135,20 @@ def test_langevin_at_a_step(n):
     assert at.covariance.shape == (3, 3)
 
 
-def test_the_law_at_a_step_is_what_a_run_has():
+@statistical(comparisons=2, seed=4)
+def test_the_law_at_a_step_is_what_a_run_has(seed, check):
     dynamics = lv.Underdamped(0.3, 0.8, 0.4)
-    n, start = 40_000, [1.5]
-    run = lv.simulate(parabola(1.3), dynamics, n_replicas=n, n_steps=5, seed=4, start=start,
+    n, start = replicas(40_000), [1.5]
+    run = lv.simulate(parabola(1.3), dynamics, n_replicas=n, n_steps=5, seed=seed, start=start,
                       progress=False)  # fmt: skip
     at = predict.quadratic(parabola(1.3), dynamics).at(5, start)
     (mean,), ((variance,),) = at.moments()
     x = run.positions[:, 0]
-    assert abs(x.mean() - mean) < 5 * np.sqrt(variance / n)
-    assert abs(x.var() / variance - 1) < 5 * np.sqrt(2 / n)
-    early = predict.quadratic(parabola(1.3), dynamics).at(4, start).moments()  # negative twin
-    assert abs(x.mean() - early[0][0]) > 5 * np.sqrt(variance / n)
+    check.z((x.mean() - mean) / np.sqrt(variance / n), "mean")
+    squares = n * x.var() / variance  # chi-square
+    check.p(2 * min(stats.chi2.cdf(squares, n - 1), stats.chi2.sf(squares, n - 1)), "variance")
+    early = predict.quadratic(parabola(1.3), dynamics).at(4, start).moments()
+    check.twin((x.mean() - early[0][0]) / np.sqrt(variance / n), "a step early")
 
 
 def test_several_starts_share():
