@@ -6,6 +6,7 @@ import laws
 import numpy as np
 import pytest
 from cases import TILTED, tilted
+from kit import replicas, scale, statistical
 
 import langevin as lv
 from langevin import predict
@@ -202,21 +203,22 @@ def test_hitting_times_across_a_line_are_those_of_one_dimension():
     assert chain.hitting_time("x > 0.5") == pytest.approx(mean, rel=1e-9)
 
 
-def test_hitting_time_of_a_round_region_against_a_simulation():
+@statistical(comparisons=1, dof=999, seed=7)
+def test_hitting_time_of_a_round_region_against_a_simulation(seed, check):
     surface = lv.surfaces.quadratic(H).replace(noise=lv.Anisotropic(C))
     x0, x1 = surface.variables
     region = f"{x0}**2 + {x1}**2 > 1 or ({x0} > 0.5 and {x1} > 0.1)"
     dynamics = lv.SGD(0.5, 2.0)
-    chain = predict.chain(surface, dynamics)
+    chain = check.once("chain", predict.chain, surface, dynamics)
     result = lv.simulate(
-        surface, dynamics, n_replicas=20_000, n_steps=4000, seed=7, start=[0.2, 0.0],
+        surface, dynamics, n_replicas=replicas(20_000), n_steps=4000, seed=seed, start=[0.2, 0.0],
         observe=lv.FirstPassage(region), progress=False,
     )  # fmt: skip
     mean = result.first_passage().mean
-    assert mean.stderr < 0.01 * mean.value
-    assert abs(mean.z(chain.hitting_time(region, [0.2, 0.0]))) < 5
+    assert mean.stderr < 0.01 / scale**0.5 * mean.value
+    check.estimate(mean, check.once("time", chain.hitting_time, region, [0.2, 0.0]), "mean")
     wider = region.replace("> 1 or", "> 1.2 or").replace("0.5 and", "0.6 and")
-    assert abs(mean.z(chain.hitting_time(wider, [0.2, 0.0]))) > 5
+    check.twin(mean.z(check.once("wider", chain.hitting_time, wider, [0.2, 0.0])), "wider")
 
 
 def test_node_weights_integrate_over_a_disc():

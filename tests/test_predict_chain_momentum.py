@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 from cases import parabola, tilted
+from kit import replicas, scale, statistical
 
 import langevin as lv
 from langevin import predict
@@ -99,7 +100,7 @@ def test_noise_that_depends_on_the_state_has_its_second_moments():
     assert found != pytest.approx(constant, rel=1e-2)
 
 
-def test_small_steps_tend_to_gibbs_at_the_temperature_of_momentum():
+def test_small_steps_tend_to_gibbs_at_momentums_temperature():
     """With terms of first and second order in eta."""
     gibbs = predict.boltzmann_gibbs(tilted(), temperature=0.12).ratio(0, 1)
     errors = [wells(rate, 0.5).ratio(0, 1) / gibbs - 1 for rate in (0.05, 0.025)]
@@ -111,28 +112,34 @@ def test_small_steps_tend_to_gibbs_at_the_temperature_of_momentum():
 
 
 @pytest.mark.parametrize("nesterov", [False, True], ids=["heavy ball", "nesterov"])
-def test_a_double_well_against_a_simulation(nesterov):
+@statistical(comparisons=17, seed=3)
+def test_a_double_well_against_a_simulation(seed, check, nesterov):
     """At a step of a tenth of the stable one's: stationary, and 25 steps from the minima."""
-    n, dynamics, chain = 400_000, sgd(0.2, 0.7, nesterov=nesterov), wells(nesterov=nesterov)
+    n, dynamics = replicas(400_000), sgd(0.2, 0.7, nesterov=nesterov)
+    chain = wells(nesterov=nesterov)
     assert np.isinf(chain.lifetime) or chain.lifetime > 1e8
     run = functools.partial(lv.simulate, SURFACE, dynamics, n_replicas=n, progress=False)
     settled = int(12 * chain.relaxation_steps)
-    for law, steps, seed in ((chain, settled, 3), (chain.at(25), 25, 4)):
-        x = run(n_steps=steps, seed=seed).positions[:, 0]
-        edges = np.array([-np.inf, -1.0, -0.5, 0.0, 0.7, 1.3, 1.7, np.inf])
-        counts, p = np.histogram(x, edges)[0], law.bin_probabilities(edges)
-        z = (counts - n * p) / np.sqrt(n * p * (1 - p))
-        assert np.abs(z).max() < 5
+    early = check.once("early", chain.at, 25)
+    x = {"stationary": run(n_steps=settled, seed=seed).positions[:, 0]}
+    x["early"] = run(n_steps=25, seed=seed + 1).positions[:, 0]
+    edges = np.array([-np.inf, -1.0, -0.5, 0.0, 0.7, 1.3, 1.7, np.inf])
+    for name, law in (("stationary", chain), ("early", early)):
+        counts, p = np.histogram(x[name], edges)[0], law.bin_probabilities(edges)
+        check.z((counts - n * p) / np.sqrt(n * p * (1 - p)), f"{name}, bins")
         (mean,), ((variance,),) = law.moments()
-        assert abs(x.mean() - mean) < 5 * np.sqrt(variance / n)
-    # Negative twins, on the stationary law: the continuum, and 1 - m forgotten.
-    counts = np.histogram(run(n_steps=settled, seed=3).positions[:, 0], HALVES)[0]
-    assert abs(_sigmas(counts, chain.occupation())) < 5
-    for wrong in (
-        predict.boltzmann_gibbs(SURFACE, dynamics),
-        predict.chain(SURFACE, lv.SGD(0.2, dynamics.batch_size)),
+        check.z((x[name].mean() - mean) / np.sqrt(variance / n), f"{name}, mean")
+    counts = np.histogram(x["stationary"], HALVES)[0]
+    check.z(_sigmas(counts, chain.occupation()), "wells")
+    for name, wrong in (
+        ("continuum", check.once("gibbs", predict.boltzmann_gibbs, SURFACE, dynamics)),
+        ("1 - m forgotten", check.once("plain", predict.chain, SURFACE, _plain(dynamics))),
     ):
-        assert abs(_sigmas(counts, wrong.occupation())) > 5
+        check.twin(_sigmas(counts, wrong.occupation()), name)
+
+
+def _plain(dynamics):
+    return lv.SGD(dynamics.learning_rate, dynamics.batch_size)
 
 
 def _sigmas(counts, p):
@@ -141,19 +148,21 @@ def _sigmas(counts, p):
 
 
 @pytest.mark.parametrize("nesterov", [False, True], ids=["heavy ball", "nesterov"])
-def test_hitting_times_against_a_simulation(nesterov):
+@statistical(comparisons=1, dof=999, seed=11, missed_bug=1e-4)
+def test_hitting_times_against_a_simulation(seed, check, nesterov):
     chain = wells(nesterov=nesterov)
     region, start = "0.5 < x and x < 0.9 or x > 1.1", [-0.82]
     result = lv.simulate(
-        SURFACE, sgd(0.2, 0.7, nesterov=nesterov), n_replicas=40_000, n_steps=6000, seed=11,
-        start=start, observe=lv.FirstPassage(region), progress=False,
+        SURFACE, sgd(0.2, 0.7, nesterov=nesterov), n_replicas=replicas(40_000), n_steps=6000,
+        seed=seed, start=start, observe=lv.FirstPassage(region), progress=False,
     )  # fmt: skip
     mean = result.first_passage().mean
-    assert mean.stderr < 0.007 * mean.value
-    assert abs(mean.z(chain.hitting_time(region, start))) < 5
-    assert abs(mean.z(chain.hitting_time("x > 1.1", start))) > 5
-    warmer = predict.chain(SURFACE, sgd(0.2, 0.7, T=0.13, nesterov=nesterov))
-    assert abs(mean.z(warmer.hitting_time(region, start))) > 5
+    assert mean.stderr < 0.007 / scale**0.5 * mean.value
+    check.estimate(mean, check.once("time", chain.hitting_time, region, start), "mean")
+    check.twin(mean.z(check.once("far", chain.hitting_time, "x > 1.1", start)), "the farther part")
+    warmer = sgd(0.2, 0.7, T=0.13, nesterov=nesterov)
+    warmer = check.once("warmer", predict.chain, SURFACE, warmer)
+    check.twin(mean.z(check.once("soon", warmer.hitting_time, region, start)), "warmer")
 
 
 def test_a_hitting_time_is_the_sum_of_survival_over_time():
