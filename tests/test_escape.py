@@ -171,36 +171,43 @@ def test_integral_chain_and_simulation_agree(seed, check):
     assert law.chain == pytest.approx(law.monitored, rel=6e-3)
 
 
-def test_underdamped_against_simulation():
+def beyond(measured, expected, systematic, n):
+    """Standard errors of n exponential times by which the mean is off more than ``systematic``."""
+    return max(abs(measured / expected - 1) - systematic, 0.0) * np.sqrt(n)
+
+
+@statistical(comparisons=1, seed=11, missed_bug=1e-4)
+def test_underdamped_against_simulation(seed, check):
     """dU/T = 6 at moderate friction: Langer's factor .82 is seen, transition states' 1 is not."""
-    surface, gamma, n = WELL.replace(h=6.0), 2.0, 3000
+    surface, gamma, n = WELL.replace(h=6.0), 2.0, replicas(4096)
     dynamics = lv.Underdamped(1.0, gamma, 0.05)
     law = predict.escape(surface, dynamics, [-1.0], [1.0])
     w_a, w_b = np.sqrt(48.0), np.sqrt(24.0)
     factor = (np.sqrt(gamma**2 / 4 + w_b**2) - gamma / 2) / w_b
     assert law.kramers == pytest.approx(2 * np.pi / (factor * w_a) * np.exp(6), rel=1e-12)
-    measured = passages(dynamics, n, "x > 1", [-1.0], surface=surface).mean()
+    measured = passages(dynamics, n, "x > 1", [-1.0], surface=surface, seed=seed).mean()
     correction = predict.escape(surface, SMALL, [-1.0], [1.0])
     expected = law.kramers * correction.exact / correction.kramers  # the well's anharmonicity
-    assert abs(measured / expected - 1) < 0.03 + 5 / np.sqrt(n)
+    check.holds(beyond(measured, expected, 0.03, n) < 4, 6.4e-5, "mean time")
     for wrong in (law.kramers * factor, kramers(6.0), kramers(6.0) * gamma, law.kramers / 2):
-        assert abs(measured / (wrong * expected / law.kramers) - 1) > 0.03 + 5 / np.sqrt(n)
+        check.twin(beyond(measured, wrong * expected / law.kramers, 0.03, n), "another rate")
 
 
-def test_heavy_ball_against_simulation():
+@statistical(comparisons=1, seed=11)
+def test_heavy_ball_against_simulation(seed, check):
     """m = 1 - gamma dt and eta = dt^2, at the temperature eta/(2 S (1 - m))."""
-    eta, m, n = 0.002, 0.9, 3000
+    eta, m, n = 0.002, 0.9, replicas(3008)
     dynamics = lv.SGD(eta, eta / (2 * (1 - m)), momentum=m)  # T = 1
     surface = WELL.replace(h=6.0)
     law = predict.escape(surface, dynamics, [-1.0], [1.0])
     same = predict.escape(surface, lv.Underdamped(1.0, (1 - m) / eta**0.5, 0.05), [-1.0], [1.0])
     assert law.kramers == pytest.approx(same.kramers / np.sqrt(eta), rel=1e-10)
-    measured = passages(dynamics, n, "x > 1", [-1.0], surface=surface).mean()
+    measured = passages(dynamics, n, "x > 1", [-1.0], surface=surface, seed=seed).mean()
     correction = predict.escape(surface, SMALL, [-1.0], [1.0])
     expected = law.kramers * correction.exact / correction.kramers
-    assert abs(measured / expected - 1) < 0.06 + 5 / np.sqrt(n)
+    check.holds(beyond(measured, expected, 0.06, n) < 4, 6.4e-5, "mean time")
     forgotten = kramers(6.0) / eta  # momentum left out of the rate
-    assert abs(measured / forgotten - 1) > 0.5
+    check.twin(beyond(measured, forgotten, 0.06, n), "momentum left out")
     assert np.isnan(law.exact) and np.isnan(law.chain) and "no Markov process" in law.regime
     assert law.mean_passage_time == law.kramers
 

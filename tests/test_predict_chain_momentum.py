@@ -185,7 +185,8 @@ def test_a_hitting_time_is_the_sum_of_survival_over_time():
 # --- quasi-stationary laws and refusals -----------------------------------------------------------
 
 
-def test_a_superquadratic_surface_has_a_lifetime():
+@statistical(comparisons=1, seed=5)
+def test_a_superquadratic_surface_has_a_lifetime(seed, check):
     chain = wells(0.5, 0.5)
     assert "quasi-stationary" in chain.regime and 500 < chain.lifetime < 50_000
     p = chain.weights
@@ -193,16 +194,15 @@ def test_a_superquadratic_surface_has_a_lifetime():
         p = chain.matrix @ p
     assert 1 / (1 - p.sum() ** (1 / 200)) == pytest.approx(chain.lifetime, rel=1e-9)
     result = lv.simulate(
-        SURFACE, sgd(0.5, 0.5), n_replicas=100_000, n_steps=800, seed=5, progress=False,
+        SURFACE, sgd(0.5, 0.5), n_replicas=replicas(100_032), n_steps=800, seed=seed, progress=False,
         on_divergence="absorb",
     )  # fmt: skip
     # From step 300, when they have settled, until which most are alive.
     settled = ((result.diverged < 0) | (result.diverged > 300)).sum()
     lost = ((result.diverged > 300) & (result.diverged <= 800)).sum()
-    p = 1 - np.exp(-500 / chain.lifetime)
-    assert abs(lost - settled * p) < 5 * np.sqrt(settled * p * (1 - p))
-    p = 1 - np.exp(-500 / (0.85 * chain.lifetime))
-    assert abs(lost - settled * p) > 5 * np.sqrt(settled * p * (1 - p))
+    p, wrong = (1 - np.exp(-500 / (f * chain.lifetime)) for f in (1.0, 0.85))
+    check.z((lost - settled * p) / np.sqrt(settled * p * (1 - p)), "lost")
+    check.twin((lost - settled * wrong) / np.sqrt(settled * wrong * (1 - wrong)), "15 % sooner")
     with pytest.raises(UnsoundError, match="escape to infinity"):
         wells(1.0, 0.5)
 
