@@ -194,8 +194,8 @@ def test_a_superquadratic_surface_has_a_lifetime(seed, check):
         p = chain.matrix @ p
     assert 1 / (1 - p.sum() ** (1 / 200)) == pytest.approx(chain.lifetime, rel=1e-9)
     result = lv.simulate(
-        SURFACE, sgd(0.5, 0.5), n_replicas=replicas(100_032), n_steps=800, seed=seed, progress=False,
-        on_divergence="absorb",
+        SURFACE, sgd(0.5, 0.5), n_replicas=replicas(100_032), n_steps=800, seed=seed,
+        on_divergence="absorb", progress=False,
     )  # fmt: skip
     # From step 300, when they have settled, until which most are alive.
     settled = ((result.diverged < 0) | (result.diverged > 300)).sum()
