@@ -339,7 +339,7 @@ def stationary(seed, n_replicas=256, **options):
     )
 
 
-COVERED = 80 if scale == 1.0 else 20
+COVERED = 80 if scale == 1.0 else 16
 VARIANCE = 0.5 / (1 - 0.1 / 2)  # T / (k (1 - k dt/2))
 
 
