@@ -1,9 +1,11 @@
 """compare(): right laws agree, wrong laws are rejected by the same code."""
 
-import dataclasses
+import functools
 
 import numpy as np
 import pytest
+from kit import replicas, scale, statistical
+from scipy import stats
 
 import langevin as lv
 from langevin.analysis.compare import student
@@ -11,105 +13,99 @@ from langevin.errors import LangevinError
 
 SURFACE = lv.Surface("x**4/4 - a*x**3/3 - x**2/2", a=0.4, noise=lv.Isotropic(1.0))
 DYNAMICS = lv.SGD(learning_rate=0.1, batch_size=0.4)
+VERDICT = 16  # comparisons that a verdict counts as: its significance over P(|Z| > 4)
 
 
-@pytest.fixture(scope="module")
-def result():
+@functools.cache
+def chain(batch_size=0.4, learning_rate=0.1, a=0.4):
+    return lv.predict.chain(SURFACE.replace(a=a), lv.SGD(learning_rate, batch_size))
+
+
+def run(seed, n_replicas=40_000):
     return lv.simulate(
         SURFACE,
         DYNAMICS,
-        n_replicas=40_000,
+        n_replicas=replicas(n_replicas),
         n_steps=6_000,
         burn_in=2_000,
-        seed=11,
+        seed=seed,
         observe=(lv.Histogram(bins=120, every=10), lv.Occupation(every=10), lv.Moments(every=10)),
         progress=False,
     )
 
 
-def test_the_chain_agrees(result):
-    found = lv.compare(result, lv.predict.chain(SURFACE, DYNAMICS))
-    assert found.verdict == "agrees", str(found)
-    assert found.resolution < 0.05
+@statistical(comparisons=VERDICT, seed=11, missed_bug=1e-4)
+def test_the_chain_agrees_and_wrong_laws_differ(seed, check):
+    """Among them the continuum, which is wrong at a large step."""
+    result = run(seed)
+    found = lv.compare(result, chain())
+    check.verdict(found)
     assert found.total_variation < 3 * found.total_variation_noise
-    assert {row.quantity for row in found.rows} >= {"p_0/p_1", "cov[0,0]", "mean[0]"}
+    assert {row.quantity for row in found.rows} >= {"cov[0,0]", "mean[0]"}
     assert any("chi-square" in row.quantity for row in found.rows)
+    if check.twins:  # of the whole ensemble
+        assert found.resolution < 0.05
+        assert "p_0/p_1" in {row.quantity for row in found.rows}
+    else:
+        return
+    for name, wrong in {
+        "S halved": chain(0.2),
+        "S off by 5 %": chain(0.4 * 1.05),
+        "same eta/S, twice the step": chain(0.8, 0.2),
+        "continuum": lv.predict.boltzmann_gibbs(SURFACE, DYNAMICS),
+        "Laplace": lv.predict.laplace(SURFACE, DYNAMICS),
+        "another surface": chain(a=0.41),
+    }.items():
+        check.twin(p=lv.compare(result, wrong).p_value, name=name)
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        dataclasses.replace(DYNAMICS, batch_size=DYNAMICS.batch_size / 2),
-        dataclasses.replace(DYNAMICS, batch_size=DYNAMICS.batch_size * 1.05),
-        dataclasses.replace(DYNAMICS, learning_rate=0.2, batch_size=0.8),
-    ],
-    ids=["S halved", "S off by 5 %", "same eta/S, twice the step"],
-)
-def test_a_wrong_law_differs(result, wrong):
-    found = lv.compare(result, lv.predict.chain(SURFACE, wrong))
-    assert found.verdict == "differs", str(found)
-    assert abs(found.z) > 5
-
-
-def test_the_continuum_differs_at_a_large_step(result):
-    for law in (lv.predict.boltzmann_gibbs, lv.predict.laplace):
-        assert lv.compare(result, law(SURFACE, DYNAMICS)).verdict == "differs"
-
-
-def test_a_wrong_surface_differs(result):
-    law = lv.predict.chain(SURFACE.replace(a=0.41), DYNAMICS)
-    assert lv.compare(result, law).verdict == "differs"
-
-
-def test_a_small_run_is_undecided():
+@statistical(comparisons=VERDICT, seed=1)
+def test_a_small_run_is_undecided(seed, check):
     small = lv.simulate(
-        SURFACE, DYNAMICS, n_replicas=256, n_steps=2_000, burn_in=1_000, seed=1,
+        SURFACE, DYNAMICS, n_replicas=256, n_steps=2_000, burn_in=1_000, seed=seed,
         observe=lv.Occupation(every=50), progress=False,
     )  # fmt: skip
-    found = lv.compare(small, lv.predict.chain(SURFACE, DYNAMICS), resolution=0.01)
-    assert found.verdict == "undecided"
-    assert "undecided" in str(found)
+    found = lv.compare(small, chain(), resolution=0.01)
+    check.holds(found.verdict == "undecided" in str(found), found.significance, str(found))
+    check.twin(p=lv.compare(small, chain(a=-0.4)).p_value, name="mirrored")
 
 
-def test_groups():
-    batch = np.repeat([0.4, 0.25], 8192)
-    labels = np.repeat([0, 1], 8192)
+@statistical(comparisons=2 * VERDICT, seed=5)
+def test_groups(seed, check):
+    n = replicas(8_192)
+    labels = np.repeat([0, 1], n)
     swept = lv.simulate(
-        SURFACE, lv.SGD(0.1, batch), n_replicas=16384, n_steps=6_000, burn_in=3_000, seed=5,
+        SURFACE, lv.SGD(0.1, np.repeat([0.4, 0.25], n)), n_replicas=2 * n, n_steps=6_000,
+        burn_in=3_000, seed=seed, progress=False,
         observe=(lv.Occupation(every=10, groups=labels), lv.Histogram(every=10, groups=labels)),
-        progress=False,
     )  # fmt: skip
     for k, size in enumerate((0.4, 0.25)):
-        right, wrong = (lv.predict.chain(SURFACE, lv.SGD(0.1, s)) for s in (size, 0.65 - size))
-        assert lv.compare(swept, right, group=k).verdict == "agrees"
-        assert lv.compare(swept, wrong, group=k).verdict == "differs"
+        check.verdict(lv.compare(swept, chain(size), group=k), f"group {k}")
+        check.twin(p=lv.compare(swept, chain(0.65 - size), group=k).p_value, name="the other's")
     with pytest.raises(LangevinError, match="group"):
-        lv.compare(swept, right)
+        lv.compare(swept, chain())
 
 
 def test_nothing_in_common():
     bare = lv.simulate(SURFACE, DYNAMICS, n_replicas=64, n_steps=8, seed=0, progress=False)
     with pytest.raises(LangevinError, match="Occupation"):
-        lv.compare(bare, lv.predict.chain(SURFACE, DYNAMICS))
+        lv.compare(bare, chain())
 
 
-def test_p_values_are_uniform():
+@statistical(comparisons=1, seed=0, missed_bug=1e-4)
+def test_p_values_are_uniform(seed, check):
     """Over 60 seeds the p-values of the right law are uniform (KS), of a wrong one not."""
-    from scipy import stats
-
-    right = lv.predict.chain(SURFACE, DYNAMICS)
-    wrong = lv.predict.chain(SURFACE, dataclasses.replace(DYNAMICS, batch_size=0.41))
-    p = {"right": [], "wrong": []}
-    for seed in range(60):
-        run = lv.simulate(
-            SURFACE, DYNAMICS, n_replicas=8192, n_steps=1_500, burn_in=1_000, seed=seed,
+    n, p = replicas(8_192), {0.4: [], 0.41: []}
+    for k in range(60 if scale == 1.0 else 12):
+        measured = lv.simulate(
+            SURFACE, DYNAMICS, n_replicas=n, n_steps=1_500, burn_in=1_000, seed=seed + k,
             observe=lv.Occupation(every=20), progress=False,
-            start=np.where(np.arange(8192) % 9 == 0, -0.8, 1.2)[:, None],
+            start=np.where(np.arange(n) % 9 == 0, -0.8, 1.2)[:, None],
         )  # fmt: skip
-        for name, law in (("right", right), ("wrong", wrong)):
-            p[name].append(lv.compare(run, law, allow_unequilibrated=True).p_value)
-    assert stats.kstest(p["right"], "uniform").pvalue > 1e-4
-    assert stats.kstest(p["wrong"], "uniform").pvalue < 1e-6
+        for size, found in p.items():
+            found.append(lv.compare(measured, chain(size), allow_unequilibrated=True).p_value)
+    check.p(stats.kstest(p[0.4], "uniform").pvalue, "right")
+    check.twin(p=stats.kstest(p[0.41], "uniform").pvalue, name="S off by 2.5 %")
 
 
 def test_student():
@@ -122,36 +118,39 @@ RARE = lv.Surface("x**4/4 - a*x**3/3 - x**2/2", a=1.6, noise=lv.Isotropic(1.0))
 
 
 @pytest.mark.parametrize("temperature", [0.25, 0.2, 0.16])
-def test_a_rare_minimum_is_no_reason_to_differ(temperature):
+@statistical(comparisons=10 * VERDICT, seed=0)
+def test_a_rare_minimum_is_no_reason_to_differ(seed, check, temperature):
     """p_A/p_B of 1e-4 to 1e-6: seen in a few error groups, whose spread says nothing."""
     dynamics = lv.Overdamped(temperature, 0.05)
     law = lv.predict.chain(RARE, dynamics)
-    verdicts = []
-    for seed in range(10):
-        run = lv.simulate(
-            RARE, dynamics, n_replicas=4096, n_steps=3000, burn_in=2000, seed=seed,
+    for k in range(10 if scale == 1.0 else 2):
+        measured = lv.simulate(
+            RARE, dynamics, n_replicas=replicas(4_096), n_steps=3000, burn_in=2000, seed=seed + k,
             observe=lv.Occupation(every=20), progress=False, start=[2.1],
         )  # fmt: skip
-        verdicts.append(lv.compare(run, law, allow_unequilibrated=True).verdict)
-    assert "differs" not in verdicts
+        found = lv.compare(measured, law, allow_unequilibrated=True)
+        check.holds(found.verdict != "differs", found.significance, f"run {k}")
     wrong = lv.predict.boltzmann_gibbs(RARE.replace(a=0.4), temperature=temperature)
-    assert lv.compare(run, wrong, allow_unequilibrated=True).verdict == "differs"
+    found = lv.compare(measured, wrong, allow_unequilibrated=True)
+    check.twin(p=found.p_value, name="another surface")
 
 
-def test_a_histogram_alone_can_agree():
+@statistical(comparisons=2 * VERDICT, seed=8, missed_bug=0.1)
+def test_a_histogram_alone_can_agree(seed, check):
     """The first thing a user tries; and grouped histograms are tested group by group."""
-    labels = np.arange(30_000) % 2
-    run = lv.simulate(
-        SURFACE, lv.SGD(0.1, np.where(labels == 0, 0.4, 0.25)), n_replicas=30_000, n_steps=3_000,
-        burn_in=2_000, seed=8, observe=lv.Histogram(bins=60, every=10, groups=labels),
-        progress=False, start=np.where(np.arange(30_000) % 9 == 0, -0.8, 1.2)[:, None],
+    labels = np.arange(replicas(30_000)) % 2
+    measured = lv.simulate(
+        SURFACE, lv.SGD(0.1, np.where(labels == 0, 0.4, 0.25)), n_replicas=len(labels),
+        n_steps=3_000, burn_in=2_000, seed=seed, progress=False,
+        observe=lv.Histogram(bins=60, every=10, groups=labels),
+        start=np.where(np.arange(len(labels)) % 9 == 0, -0.8, 1.2)[:, None],
     )  # fmt: skip
     for k, size in enumerate((0.4, 0.25)):
-        found = lv.compare(run, lv.predict.chain(SURFACE, lv.SGD(0.1, size)), group=k)
-        assert found.verdict == "agrees", str(found)
+        found = lv.compare(measured, chain(size), group=k)
+        check.verdict(found, str(found))
         assert "nothing checked" in str(found)
-        wrong = lv.predict.chain(SURFACE, lv.SGD(0.1, 1.1 * size))
-        assert lv.compare(run, wrong, group=k).verdict == "differs"
+        wrong = lv.compare(measured, chain(1.1 * size), group=k)
+        check.twin(p=wrong.p_value, name=f"S of group {k} off by a tenth")
 
 
 def test_rounding_is_not_physics():
@@ -167,7 +166,10 @@ def test_rounding_is_not_physics():
 
 
 @pytest.mark.parametrize("wrong", [3, None, "chain"])
-def test_not_a_prediction(result, wrong):
+def test_not_a_prediction(wrong):
+    result = lv.simulate(
+        SURFACE, DYNAMICS, n_replicas=64, n_steps=8, seed=0, progress=False, observe=lv.Moments()
+    )
     with pytest.raises(LangevinError, match="prediction"):
         lv.compare(result, wrong)
 
