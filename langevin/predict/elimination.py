@@ -16,6 +16,8 @@ import numpy as np
 from langevin.errors import UnsoundError
 from langevin.predict.kernel import DISCONNECTED
 
+NARROWEST, WIDEST = 8, 48  # states of a block, the more the wider the band
+
 
 @dataclass(frozen=True, eq=False)
 class Factors:
@@ -63,39 +65,43 @@ def eliminate(
     ``S_k = sum_{i<k} K_ik + loss_k``: sums, products and quotients of non-negative numbers only.
     The diagonal of K is never used: it is 1 minus all the rest. Raises UnsoundError where a state
     cannot be left in double precision.
+
+    State by state a wide band is bound by memory. So within a block of states only the block's own
+    rows and columns are updated one by one; the rest follows in one product of matrices.
     """
     n = len(loss)
     first = np.arange(n)
     np.minimum.at(first, columns, rows)
     np.minimum.at(first, rows, columns)
-    for k in range(n - 1, 1, -1):  # fill-in: the window of k becomes coupled
-        first[k - 1] = min(first[k - 1], first[k])
+    first[1:] = np.minimum.accumulate(first[:0:-1])[::-1]  # fill-in: a window becomes coupled
     band = max(int((np.arange(n) - first).max()), 1)
-    # Entry (i, j) at [i, j - i + band]: a square window is then a plain strided view.
-    storage = np.zeros((n, 2 * band + 1))
-    np.add.at(storage, (rows, columns - rows + band), values)
-    loss = loss.copy()
-    leave = np.ones(n)
-    size = storage.itemsize
+    block = min(WIDEST, NARROWEST + band // 8)
+    wide = band + block  # a block's window reaches beyond the band, into zeros
+    # Entry (i, j) at [i, j - i + wide]: a square window is then a plain strided view.
+    storage = np.zeros((n, 2 * wide + 1))
+    np.add.at(storage, (rows, columns - rows + wide), values)
+    loss, leave, size = loss.copy(), np.ones(n), storage.itemsize
     flat = storage.reshape(-1)
-
-    def window(i: int, j: int, height: int, width: int) -> np.ndarray:
-        start = flat[i * (2 * band + 1) + j - i + band :]
-        return np.lib.stride_tricks.as_strided(start, (height, width), (2 * band * size, size))
-
-    for k in range(n - 1, 0, -1):
-        low, m = first[k], k - first[k]
-        out = window(low, k, m, 1)[:, 0] if m else np.zeros(0)
-        leave[k] = out.sum() + loss[k]
-        if not leave[k] > 0:
-            raise UnsoundError(DISCONNECTED)
-        if m:
-            into = window(k, low, 1, m)[0] / leave[k]
-            window(low, low, m, m)[...] += out[:, None] * into
+    for stop in range(n, 1, -block):
+        start = max(stop - block, 1)
+        low = int(first[start:stop].min())
+        shape, m = (stop - low, stop - low), start - low
+        view = flat[low * (2 * wide + 1) + wide :]
+        window = np.lib.stride_tricks.as_strided(view, shape, (2 * wide * size, size))
+        for k in range(stop - 1, start - 1, -1):
+            j = k - low
+            out = window[:j, j]
+            leave[k] = out.sum() + loss[k]
+            if not leave[k] > 0:
+                raise UnsoundError(DISCONNECTED)
+            into = window[j, :j] / leave[k]
+            window[:j, m:j] += out[:, None] * into[m:]
+            window[m:j, :m] += out[m:, None] * into[:m]
             loss[low:k] += loss[k] * into
+        window[:m, :m] += window[:m, m:] @ (window[m:, :m] / leave[start:stop, None])
     closed = not loss[0] > 0
     leave[0] = 1.0 if closed else loss[0]
-    return Factors(*_banded(storage, leave, band), closed)
+    return Factors(*_banded(storage[:, block:-block], leave, band), closed)
 
 
 def _banded(storage: np.ndarray, leave: np.ndarray, band: int) -> tuple[np.ndarray, np.ndarray]:

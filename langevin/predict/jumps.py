@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from langevin.errors import UnsoundError
-from langevin.predict.blocks import eliminate_blocks
 from langevin.predict.diffusion import WHO
 from langevin.predict.elimination import Factors, eliminate
 
@@ -142,9 +141,8 @@ class Generator:
         """``loss - Q^T``, factored without a subtraction, its nodes in `_order`."""
         place = np.empty(self.size, dtype=np.int64)
         place[self._order] = np.arange(self.size)
-        method = eliminate if self.active.ndim == 1 else eliminate_blocks
         try:
-            return method(
+            return eliminate(
                 place[self.target], place[self.origin], self.rates, np.full(self.size, loss)
             )
         except UnsoundError:
