@@ -13,7 +13,7 @@ from langevin import predict
 from langevin.errors import FormulaError, ParameterError, UnsoundError
 from langevin.predict.aggregation import Blocks
 from langevin.predict.cardinal import plane_weights
-from langevin.predict.sparse_chain import condition_of
+from langevin.predict.region import region_test
 
 H = np.array([[2.0, 0.6], [0.6, 1.0]])
 C = np.array([[1.0, -0.5], [-0.5, 0.6]])  # does not commute with H
@@ -239,7 +239,7 @@ def laws_normal(z):
 
 
 def test_regions_are_read_without_evaluating_text():
-    inside = condition_of("0 < x < c or not (y <= a)", lv.Surface("x**2 + a*y**2 + c*x", a=2, c=1))
+    inside = region_test(lv.Surface("x**2 + a*y**2 + c*x", a=2, c=1), "0 < x < c or not (y <= a)")
     x, y = np.array([-1.0, 0.5, 2.0, 2.0]), np.array([0.0, 0.0, 2.0, 2.1])
     assert inside(x, y).tolist() == [False, True, False, True]
 

@@ -8,7 +8,7 @@ from test_predict_chain import Multiplicative
 import langevin as lv
 from langevin import predict
 from langevin.errors import FormulaError, ParameterError, UnsoundError
-from langevin.predict.hitting import region_test
+from langevin.predict.region import region_test
 
 WELL = lv.Surface("h*(x**2 - 1)**2", h=4.0, noise=lv.Isotropic(1.0))
 
@@ -157,10 +157,10 @@ def test_refusals():
     assert fast.hitting_time("x > 2.3", [1.0]) < 0.4 * fast.lifetime / 10
 
 
-def test_the_region_test_is_a_function_of_points():
+def test_the_region_test_is_a_function_of_coordinates():
     plane = lv.Surface("(x**2 - 1)**2 + b*y**2/2", b=1.5)
     inside = region_test(plane, "not (x > 1 or 0 < y <= b) and x < y")
     points = np.random.default_rng(3).uniform(-2, 2, (4, 50, 2))
     x, y = np.moveaxis(points, -1, 0)
     expected = ~((x > 1) | ((y > 0) & (y <= 1.5))) & (x < y)
-    assert (inside(points) == expected).all() and 0 < expected.mean() < 1
+    assert (inside(x, y) == expected).all() and 0 < expected.mean() < 1

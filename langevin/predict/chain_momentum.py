@@ -21,13 +21,13 @@ from langevin.predict.cardinal import line_weights
 from langevin.predict.common import check_points
 from langevin.predict.kernel import WHO, Step
 from langevin.predict.momentum_kernel import Heavy, PairKernel, build, lattice, recurrent
+from langevin.predict.region import region_test
 from langevin.predict.smoothed import SmoothedLaw
 from langevin.predict.sparse_chain import (
     COARSE,
     SparseChain,
     best_margin,
     checked,
-    condition_of,
     deep_enough,
 )
 
@@ -113,7 +113,7 @@ class MomentumChain(SmoothedLaw, SparseChain):
         Raises UnsoundError for a region that is not reached, or not before replicas escape.
         """
         points = self._start(start, f"hitting_time({region!r})")
-        inside, kernel = condition_of(region, self.step.plain.surface), self.kernel
+        inside, kernel = region_test(self.step.plain.surface, region), self.kernel
         x, n = kernel.nodes, len(kernel.nodes)
 
         def outside(before: np.ndarray) -> Any:

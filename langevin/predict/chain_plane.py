@@ -13,13 +13,13 @@ from langevin.predict.cardinal import plane_weights
 from langevin.predict.common import check_points
 from langevin.predict.kernel import WHO, Step
 from langevin.predict.plane_kernel import PlaneKernel, build, lattice, recurrent
+from langevin.predict.region import region_test
 from langevin.predict.smoothed_plane import SmoothedPlane
 from langevin.predict.sparse_chain import (
     COARSE,
     SparseChain,
     best_margin,
     checked,
-    condition_of,
     deep_enough,
 )
 
@@ -95,7 +95,7 @@ class PlaneChain(SmoothedPlane, SparseChain):
         """
         points = self._start(start)
         self._stays(points, f"hitting_time({region!r})")
-        inside = condition_of(region, self.surface)
+        inside = region_test(self.surface, region)
         free = plane_weights(*self.kernel.axes, lambda x, y: ~inside(x, y)) / self.kernel.area
         free = free[self.kernel.number >= 0]
         source = self._first(points)

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import sympy
 
-from langevin.errors import FormulaError, ParameterError, UnsoundError
+from langevin.errors import ParameterError, UnsoundError
 from langevin.predict.common import check_points, gauss_legendre, normal_interval
 from langevin.predict.elimination import Factors, eliminate
 from langevin.predict.kernel import STEEPEST, Step, jump, living
-from langevin.surfaces import printing
-from langevin.surfaces.regions import parse_region
-from langevin.surfaces.symbolic import Symbolic
+from langevin.predict.region import region_test
 
 ORDER = 12
 PANEL = 3.0  # standard deviations of a step: 12 nodes there integrate it to rounding
@@ -24,42 +21,6 @@ MAX_NODES = 40_000
 CHECKED_NODES = 8_000  # up to which a time is computed twice to measure its error
 ESCAPED = 1e-3  # probability of leaving for infinity instead, above which a mean is refused
 WHO = "hitting_time"
-
-
-def region_test(surface: Any, text: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Whether points (..., dim) are in the region that ``text`` describes, as bools (...).
-
-    Raises FormulaError for text outside the language of regions or names the surface lacks.
-    """
-    met: dict[str, sympy.Symbol] = {}
-    region = parse_region(text, met)
-    known = [*surface.variables, *surface.parameters]
-    unknown = sorted(set(met) - set(known))
-    if unknown:
-        raise FormulaError(
-            f"region {region.text!r}: the name {unknown[0]!r} is neither a coordinate nor a "
-            f"parameter of the surface, which has {', '.join(known)}."
-        )
-    sides = [Symbolic(s, surface.variables, surface.parameters).energy for s in region.sides]
-    symbols = [
-        [sympy.Symbol(n) for n in group] for group in (surface.variables, surface.parameters)
-    ]
-    values = printing.numpy_function(printing.source("sides", sides, *symbols), "sides")
-    # `parse_region` wrote the condition over q0, q1, ... alone; arrays negate by ~.
-    names = ", ".join(f"q{k}" for k in range(len(sides)))
-    condition = region.condition.replace("(not ", "(~")
-    holds = printing.numpy_function(
-        f"def condition({names}):\n    return {condition}\n", "condition"
-    )
-    constants = [np.float64(v) for v in surface.parameters.values()]
-
-    def inside(points: np.ndarray) -> np.ndarray:
-        points = check_points(points, surface.dim)
-        with np.errstate(all="ignore"):
-            found = values(*np.moveaxis(points, -1, 0), *constants)
-        return holds(*(np.broadcast_to(v, points.shape[:-1]) for v in found))
-
-    return inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,12 +169,12 @@ def region_edges(inside: Callable, low: float, high: float, finest: float) -> np
     """
     n = int(np.clip((high - low) / finest, 4000, 400_000)) + 1
     x = np.linspace(low, high, n)
-    here = inside(x[:, None])
+    here = inside(x)
     k = np.flatnonzero(here[1:] != here[:-1])
     a, b = x[k], x[k + 1]
     for _ in range(80):
         middle = (a + b) / 2
-        same = inside(middle[:, None]) == here[k]
+        same = inside(middle) == here[k]
         a, b = np.where(same, middle, a), np.where(same, b, middle)
     return b
 
@@ -227,7 +188,7 @@ def chain_hitting(chain: Any, region: str) -> Hitting:
     inside = region_test(step.surface, region)
     narrow = np.sqrt(step.variance(chain.nodes)).min()
     found = region_edges(inside, 2 * low - high, 2 * high - low, narrow / 10)
-    at_low, at_high = inside(np.array([[low], [high]]))
+    at_low, at_high = inside(np.array([low, high]))
     # Up to the region's nearest edge beyond, and as much farther out on the other side.
     wide_low = low if at_low else max(found[found <= low], default=low)
     wide_high = high if at_high else min(found[found >= high], default=high)
@@ -248,7 +209,7 @@ def chain_hitting(chain: Any, region: str) -> Hitting:
         high = min(high, alive[1])
     reached = found[(found > low) & (found < high)]
     edges = np.concatenate([[low], reached, [high]])
-    held = inside((edges[:-1, None] + edges[1:, None]) / 2)
+    held = inside((edges[:-1] + edges[1:]) / 2)
     held = np.concatenate([[low_holds], held, [high_holds]])
     # Beyond a grid that ends where the map runs away nothing comes back.
     trapped = np.array([alive[0] > low - rim / 2, alive[1] < high + rim / 2])

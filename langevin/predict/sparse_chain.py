@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from langevin.errors import FormulaError, ParameterError, UnsoundError
+from langevin.errors import ParameterError, UnsoundError
 from langevin.predict.aggregation import Blocks, reached, second_eigenvalue
 from langevin.predict.kernel import MARGIN, WHO, Step
 
@@ -131,60 +131,6 @@ def deep_enough(solve: Callable[[float], Any], depth: float) -> float:
     if result.lost > SHORT_LIVED:
         refuse_short_lives(result)
     return depth
-
-
-def condition_of(region: Any, surface: Any) -> Callable[..., np.ndarray]:
-    """``inside(x0, x1, ...)``: where the text ``region`` holds, arrays in and out.
-
-    Raises FormulaError for what is not text, or names what is no coordinate or parameter.
-    """
-    from langevin.observers.quantities import check_names, symbols
-    from langevin.surfaces import printing
-    from langevin.surfaces.regions import parse_region
-    from langevin.surfaces.symbolic import Symbolic
-
-    if not isinstance(region, str):
-        raise FormulaError(f"hitting_time(region={region!r}): give text, such as 'x > 1'.")
-    met: dict = {}
-    found = parse_region(region, met)
-    check_names(met, surface, f"hitting_time: region {found.text!r}")
-    sides = [Symbolic(s, surface.variables, surface.parameters).energy for s in found.sides]
-    text = printing.source("region", sides, *symbols(surface))
-    sides_at = printing.numpy_function(text, "region")
-    constants = [np.float64(v) for v in surface.parameters.values()]
-
-    def inside(*x: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            values = [np.broadcast_to(v, np.shape(x[0])) for v in sides_at(*x, *constants)]
-        return holds(found.condition, values)
-
-    return inside
-
-
-def holds(condition: str, values: list[np.ndarray]) -> np.ndarray:
-    """The truth of a region's ``condition`` over the values q0, q1, ... of its sides."""
-    import ast
-
-    compare = {
-        ast.Gt: np.greater,
-        ast.GtE: np.greater_equal,
-        ast.Lt: np.less,
-        ast.LtE: np.less_equal,
-    }
-
-    def value(node: ast.AST) -> np.ndarray:
-        match node:
-            case ast.BinOp():
-                join = np.logical_and if isinstance(node.op, ast.BitAnd) else np.logical_or
-                return join(value(node.left), value(node.right))
-            case ast.UnaryOp():
-                return ~value(node.operand)
-            case ast.Compare():
-                left, right = (values[int(n.id[1:])] for n in (node.left, node.comparators[0]))
-                return compare[type(node.ops[0])](left, right)
-        raise FormulaError(f"region: {condition!r} is not readable.")
-
-    return value(ast.parse(condition, mode="eval").body)
 
 
 def best_margin(step: Step, solve: Callable[[Step], Any]) -> Any:
