@@ -346,6 +346,11 @@ def _unit(dynamics: Any) -> str:
 
 
 def _check_height(height: float) -> None:
+    if not np.isfinite(height):
+        raise UnsoundError(
+            f"{WHO}: between start and barrier the noise vanishes, or the energy is infinite, so "
+            "nothing gets across. Give noise everywhere on the way, or another barrier."
+        )
     if height > HIGHEST:
         raise UnsoundError(
             f"{WHO}: the barrier is {height:.4g} temperatures high, and exp of that exceeds every "

@@ -1,0 +1,233 @@
+"""Small properties of the predictions that the tests of whole laws do not see."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.stats import chi2
+
+import langevin as lv
+from langevin import predict
+from langevin.errors import UnsoundError
+from langevin.predict.aggregation import second_eigenvalue
+from langevin.predict.diffusion import diffusion_of
+from langevin.predict.elimination import eliminate
+from langevin.predict.finite_step_gaussian import _negative_part
+from langevin.predict.hitting import _solved
+from langevin.predict.jumps import _chebyshev
+from langevin.predict.kernel import step_of
+from langevin.predict.passage_integral import LineDiffusion, mean_first_passage
+from langevin.predict.sparse_chain import checked
+
+WELL = lv.surfaces.double_well(0.4)
+BOWL = lv.surfaces.quadratic(np.diag([1.0, 9.0]))
+QUARTIC = lv.Surface("h*(x**2 - 1)**2", h=4.0, noise=lv.Isotropic(1.0))
+ESCAPING = predict.chain(WELL, lv.Overdamped(0.12, 0.4))  # replicas are lost at every step
+
+
+# --- the finite step ------------------------------------------------------------------------------
+
+
+def test_the_first_order_law_far_out_is_zero_not_nan():
+    law = predict.finite_step(WELL, temperature=0.12, step=0.01)
+    assert law.density([[1e100], [-1e200]]).tolist() == [0.0, 0.0]
+
+
+def test_momentum_divides_the_slope_of_the_whole_law_too():
+    plain = predict.finite_step(WELL, temperature=0.12, step=0.01)
+    heavy = predict.finite_step(WELL, lv.SGD(0.01, 0.01 / 0.12, momentum=0.5))
+    assert heavy.temperature == pytest.approx(plain.temperature)
+    assert heavy.slope(0, 1) == pytest.approx(plain.slope(0, 1) / 1.5, rel=1e-12)
+
+
+def test_momentum_widens_the_range_of_stable_steps():
+    bowl = lv.surfaces.quadratic(np.eye(1))
+    assert "first order" in predict.finite_step(bowl, lv.SGD(0.5, 1, momentum=0.9)).regime
+    with pytest.raises(UnsoundError, match=r"below 3\.8"):
+        predict.finite_step(bowl, lv.SGD(3.8, 1, momentum=0.9))
+
+
+def test_the_bound_on_negative_mass_is_one():
+    """Of n equal curvatures the mass is an integral over chi-square with n degrees of freedom."""
+    for n, c in ((5, 0.25), (20, 0.06)):
+        positive = lambda q, n, c: (n * c - 1 - c * q) * chi2.pdf(q, n)  # noqa: E731
+        exact = quad(positive, 0, n - 1 / c, args=(n, c))[0]
+        assert exact <= _negative_part(np.full(n, c)) < 80 * exact
+
+
+def test_noise_that_is_not_gaussian_is_named():
+    with pytest.raises(UnsoundError, match="isotropic Gaussian gradient noise, and it is StudentT"):
+        predict.finite_step(WELL.replace(noise=lv.StudentT(5.0)), lv.SGD(0.01, 1))
+
+
+# --- linear chains --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dynamics",
+    [
+        lv.Overdamped(0.3, 0.1),
+        *(lv.Overdamped(0.3, 0.1, integrator=i) for i in ("heun", "leimkuhler_matthews", "exact")),
+        *(lv.Underdamped(0.3, 0.7, 0.2, splitting=s) for s in ("BAOAB", "OBABO", "BAOA")),
+        lv.SGD(0.1, 4, momentum=0.5),
+    ],
+    ids=repr,
+)
+def test_one_step_keeps_the_stationary_covariance(dynamics):
+    chain = predict.quadratic(BOWL, dynamics).linear
+    again = chain.step @ chain.stationary @ chain.step.T + chain.kick
+    assert again == pytest.approx(chain.stationary, abs=1e-13)
+
+
+def test_noise_of_a_formula_that_depends_on_the_position_is_refused():
+    bowl = lv.Surface("x**2/2", noise=lv.StateDependent("1 + x**2"))
+    with pytest.raises(UnsoundError, match="depends on the position"):
+        predict.quadratic(bowl, lv.SGD(0.1, 4))
+
+
+# --- scaling --------------------------------------------------------------------------------------
+
+
+def test_an_unstable_equivalent_deviates_without_bound():
+    rule = predict.scaling(BOWL, lv.SGD(0.01, 4))
+    assert np.isfinite(rule.deviation(lv.SGD(0.2, 80)))
+    assert rule.deviation(lv.SGD(0.23, 92)) == np.inf  # the sharper curvature is 9
+
+
+def test_a_ratio_is_not_predicted_where_either_side_oscillates():
+    plain, heavy = lv.SGD(0.01, 0.1), lv.SGD(0.1, 10.0, momentum=0.9)
+    for ours, theirs in ((plain, heavy), (heavy, plain)):
+        assert "p_0/p_1" not in predict.scaling(WELL, ours).deviations(theirs)
+    assert "p_0/p_1" in predict.scaling(WELL, plain).deviations(plain)
+
+
+# --- escape ---------------------------------------------------------------------------------------
+
+
+def test_a_barrier_watched_at_steps_is_farther_out():
+    """By -zeta(1/2)/sqrt(2 pi) standard deviations of a step: Broadie, Glasserman and Kou 1997."""
+    dt = 1e-3
+    shift = 0.5825971579390106 * np.sqrt(2 * dt)
+    for start, barrier, out in ((-1.0, 0.7, 1), (1.0, -0.7, -1)):
+        found = predict.escape(QUARTIC, lv.Overdamped(1.0, dt), [start], [barrier])
+        moved = predict.escape(QUARTIC, lv.Overdamped(1.0, dt), [start], [barrier + out * shift])
+        assert found.monitored == pytest.approx(moved.exact, rel=1e-10)
+        assert found.monitored > found.exact
+
+
+def test_the_potential_of_noise_that_depends_on_the_position():
+    """psi = int 2 U'/g^2, less ln g for Stratonovich's convention."""
+    noise = "1 + a*x**2"
+    surface = lv.Surface("x**2/2 + 0*a*x", variables=("x",), a=0.6, noise=lv.StateDependent(noise))
+    ito, other = (LineDiffusion(surface, None, 0.2, s) for s in (False, True))
+    spread = lambda x: 0.2 * (1 + 0.6 * x * x)  # noqa: E731
+    rise = quad(lambda x: 2 * x / spread(x), 0.3, 1.7)[0]
+    assert ito.difference(0.3, 1.7) == pytest.approx(rise, rel=1e-10)
+    less = np.log(spread(1.7) / spread(0.3)) / 2
+    assert other.difference(0.3, 1.7) == pytest.approx(rise - less, rel=1e-10)
+
+
+def test_kramers_takes_the_noise_at_both_ends():
+    noise = lv.StateDependent("1 + a*x**2")
+    surface = lv.Surface("x**4/4 - x**2/2 + 0*a*x", variables=("x",), a=3.0, noise=noise)
+    quiet = predict.escape(surface, lv.SGD(0.001, 0.06), [-1.0], [1.0])
+    assert quiet.exact / quiet.kramers == pytest.approx(1, abs=0.12)
+
+
+def test_the_action_that_decides_between_kinds_of_diffusion():
+    """Of a harmonic orbit as high as the barrier: 2 pi dU/omega, with omega^2 = U''/mass."""
+    found = predict.escape(QUARTIC, lv.Underdamped(1.0, 0.5, 0.01), [-1.0], [1.0])
+    assert f"is about {0.5 * 2 * np.pi * 4 / np.sqrt(32):.2g} " in found.regime
+    weak = predict.escape(QUARTIC, lv.Underdamped(1.0, 0.05, 0.01), [-1.0], [1.0])
+    assert "below 1: energy diffusion rules" in weak.regime
+
+
+def test_noise_that_vanishes_on_the_way():
+    for gap in ("1 + sign(x**2 - 0.04)", "1 + sign((x + 0.5)**2 - 0.04)"):  # at the top, before it
+        surface = QUARTIC.replace(noise=lv.StateDependent(gap))
+        with np.errstate(all="ignore"), pytest.raises(UnsoundError, match="the noise vanishes"):
+            predict.escape(surface, lv.SGD(0.01, 0.01), [-1.0], [1.0])
+        process = LineDiffusion(surface, None, 1.0)
+        with np.errstate(all="ignore"), pytest.raises(UnsoundError, match="vanishes between"):
+            mean_first_passage(process, np.array([-1.0, 1.0]), -1.0)
+
+
+# --- chains ---------------------------------------------------------------------------------------
+
+
+def test_a_closed_chain_hits_nothing():
+    rows, columns = np.array([1, 0, 2, 1]), np.array([0, 1, 1, 2])
+    closed = eliminate(rows, columns, np.full(4, 0.4), np.zeros(3))
+    with pytest.raises(UnsoundError, match="no step leads into the region"):
+        _solved(closed, np.ones(3))
+
+
+def test_the_stratonovich_drift_grows_with_momentum():
+    surface = lv.Surface("x**2/2", noise=lv.StateDependent("1 + x**2", convention="stratonovich"))
+    assert step_of(surface, lv.SGD(0.1, 4, momentum=0.75)).drift == pytest.approx(0.1 / 8 / 0.25)
+
+
+def test_the_second_eigenvalue_of_a_chain_that_loses_mass():
+    rng = np.random.default_rng(1)
+    matrix = rng.random((12, 12)) ** 4
+    matrix *= rng.uniform(0.5, 0.9, 12) / matrix.sum(axis=0)
+    values, vectors = np.linalg.eig(matrix)
+    order = np.argsort(-abs(values))
+    p = vectors[:, order[0]].real / vectors[:, order[0]].real.sum()
+    found = second_eigenvalue(matrix, p, 1 - values[order[0]].real)
+    assert found == pytest.approx(abs(values[order[1]]), rel=1e-9)
+
+
+def test_what_a_chain_must_fulfil_to_be_a_law():
+    assert ESCAPING.lifetime == 1 / ESCAPING.lost < 1e9
+    assert checked(replace(ESCAPING, lost=1e-13)).lifetime == 1e13
+    assert checked(replace(ESCAPING, lost=1e-16)).lifetime == np.inf
+    for wrong, words in (
+        ({"residual": 1e-8}, "residual is 1.0e-08"),
+        ({"error": 2e-3}, "change by 2.0e-03"),
+        ({"lost": 0.05 / ESCAPING.relaxation_steps}, "no stationary law"),
+    ):
+        with pytest.raises(UnsoundError, match=words):
+            checked(replace(ESCAPING, **wrong))
+
+
+def test_probabilities_are_of_the_replicas_alive():
+    late = ESCAPING.at(3, [1.9])
+    assert late.surviving < 1 - 1e-8
+    for law in (ESCAPING, late):
+        assert law.occupation().sum() == pytest.approx(1, abs=1e-12)
+        assert law.bin_probabilities([-np.inf, 0.3, np.inf]).sum() == pytest.approx(1, abs=1e-12)
+        outside = [[law.low - 1e-6], [law.high + 1e-6]]
+        assert law.density(outside).tolist() == [0.0, 0.0]
+        assert law.density([[law.low + 1e-6], [law.high - 1e-6]]).min() > 0
+
+
+# --- the continuum --------------------------------------------------------------------------------
+
+
+def test_the_exponential_conserves_mass_to_rounding():
+    assert abs(_chebyshev().sum() - 1) < 1e-15
+
+
+def test_weight_decay_adds_to_energy_gradient_and_hessian():
+    with_decay = diffusion_of(WELL, lv.SGD(0.1, 4, weight_decay=0.3))
+    x, h = np.array([[-0.7], [1.1]]), 1e-5
+    assert with_decay.energy(x) == pytest.approx(WELL.energy(x) + 0.15 * x[:, 0] ** 2)
+    slope = (with_decay.energy(x + h) - with_decay.energy(x - h)) / (2 * h)
+    assert with_decay.gradient(x)[:, 0] == pytest.approx(slope, rel=1e-7)
+    bend = (with_decay.gradient(x + h) - with_decay.gradient(x - h))[:, 0] / (2 * h)
+    assert with_decay.hessian(x)[:, 0, 0] == pytest.approx(bend, rel=1e-7)
+
+
+def test_cells_across_a_border_are_divided():
+    surface = lv.Surface("(x**2 - 1)**2 + 2*(y - x/2)**2 + 0.3*x*y + 0.15*x")
+    found = predict.fokker_planck(surface, lv.Overdamped(0.5, 0.01))
+    exact = predict.boltzmann_gibbs(surface, temperature=0.5)
+    assert found.occupation() == pytest.approx(exact.occupation(), abs=2e-5)
+
+
+def test_critical_noise_needs_noise():
+    surface = lv.surfaces.wide_and_sharp().replace(noise=lv.Isotropic(0.0))
+    with pytest.raises(UnsoundError, match="sigma > 0"):
+        predict.critical_noise(surface, lv.SGD(0.1, 4), 0, 1)
