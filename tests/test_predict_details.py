@@ -1,6 +1,7 @@
 """Small properties of the predictions that the tests of whole laws do not see."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from langevin.predict.aggregation import second_eigenvalue
 from langevin.predict.diffusion import diffusion_of
 from langevin.predict.elimination import eliminate
 from langevin.predict.finite_step_gaussian import _negative_part
+from langevin.predict.fitted import Solution
 from langevin.predict.hitting import _solved
 from langevin.predict.jumps import _chebyshev
 from langevin.predict.kernel import step_of
+from langevin.predict.moments import LinearChain
 from langevin.predict.passage_integral import LineDiffusion, mean_first_passage
 from langevin.predict.sparse_chain import checked
 
@@ -84,6 +87,27 @@ def test_noise_of_a_formula_that_depends_on_the_position_is_refused():
     bowl = lv.Surface("x**2/2", noise=lv.StateDependent("1 + x**2"))
     with pytest.raises(UnsoundError, match="depends on the position"):
         predict.quadratic(bowl, lv.SGD(0.1, 4))
+
+
+def test_without_momentum_the_closed_form_is_the_limit():
+    h = np.array([0.5, 2.0, 7.0])
+    limit = LinearChain(h, 0.1, 1e-9).gains()
+    assert LinearChain(h, 0.1, 0.0).gains() == pytest.approx(limit, rel=1e-6)
+    assert limit == pytest.approx(np.transpose(limit, (1, 0, 3, 2)), rel=1e-12)
+
+
+def test_only_the_moments_of_other_noise_are_compared():
+    bowl, dynamics = lv.Surface("x**2/2", noise=lv.StudentT(4.5)), lv.SGD(0.5, 1)
+    law = predict.quadratic(bowl, dynamics)
+    assert not law.gaussian and not law.at(2).gaussian
+    assert law.at(2).regime.startswith("exact mean and covariance 2 steps")
+    assert predict.quadratic(bowl.replace(noise=lv.Isotropic(1.0)), dynamics).at(2).gaussian
+    run = lv.simulate(
+        bowl, dynamics, n_replicas=5000, n_steps=60, burn_in=20, seed=1, progress=False,
+        observe=(lv.Histogram(bins=40, range=(-5, 5), at=[2], name="early"), lv.Moments()),
+    )  # fmt: skip
+    rows = [row.quantity for row in lv.compare(run, law).rows]
+    assert rows == ["cov[0,0]", "mean[0]"]
 
 
 # --- scaling --------------------------------------------------------------------------------------
@@ -208,6 +232,14 @@ def test_probabilities_are_of_the_replicas_alive():
 
 def test_the_exponential_conserves_mass_to_rounding():
     assert abs(_chebyshev().sum() - 1) < 1e-15
+
+
+def test_the_mass_beyond_a_grid_is_a_geometric_series():
+    tail = 0.5 ** np.arange(40)
+    grid = SimpleNamespace(cells=40)
+    (low, _), (high, quotient) = Solution((grid,), None, None, tail, None).sides()
+    assert quotient == 0.5 and high == pytest.approx(tail[-1], rel=1e-12)  # 1/2 + 1/4 + ...
+    assert low == pytest.approx(2e3, rel=1e-12)  # grows outwards: as much as a bound allows
 
 
 def test_weight_decay_adds_to_energy_gradient_and_hessian():

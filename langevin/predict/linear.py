@@ -49,9 +49,11 @@ class GaussianAt(GaussianMixture):
     """The law of a linear chain at one step: a Gaussian for each start, equally likely.
 
     ``covariance`` is that about each start's mean, in the layout of `Quadratic.covariance`.
+    ``gaussian`` as of `Quadratic`: False where only mean and covariance are exact.
     """
 
     covariance: np.ndarray
+    gaussian: bool = True
 
     def occupation(self) -> np.ndarray:
         """A quadratic surface has one minimum: 1."""

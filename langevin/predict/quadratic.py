@@ -62,7 +62,8 @@ class Quadratic(GaussianMixture):
         law = law_at(self._chain("at"), self.mean, step, start, len(self.covariance))
         if self.gaussian:
             return law
-        return replace(law, regime=f"exact mean and covariance {step} steps after a start at rest")
+        regime = f"exact mean and covariance {step} steps after a start at rest"
+        return replace(law, regime=regime, gaussian=False)
 
     @property
     def entropy_production(self) -> float:
