@@ -19,6 +19,7 @@ from langevin.predict.fitted import Solution
 from langevin.predict.hitting import _solved
 from langevin.predict.jumps import _chebyshev
 from langevin.predict.kernel import step_of
+from langevin.predict.kramers import OUTSIDE, hitting_time
 from langevin.predict.moments import LinearChain
 from langevin.predict.passage_integral import LineDiffusion, mean_first_passage
 from langevin.predict.sparse_chain import checked
@@ -165,6 +166,24 @@ def test_the_action_that_decides_between_kinds_of_diffusion():
     assert f"is about {0.5 * 2 * np.pi * 4 / np.sqrt(32):.2g} " in found.regime
     weak = predict.escape(QUARTIC, lv.Underdamped(1.0, 0.05, 0.01), [-1.0], [1.0])
     assert "below 1: energy diffusion rules" in weak.regime
+
+
+@pytest.mark.parametrize("top", [None, 3])
+def test_the_time_of_the_jump_process_is_a_linear_solve(top):
+    """Four wells, fast and slow, one of them with a way out that is not the target's."""
+    ends = np.array([[0, 1], [1, 2], [0, 2], [2, 3], [1, OUTSIDE], [0, 1]])
+    logs = np.array([[-9, 4], [9, -8], [-7, -5], [6, 2], [-60, -np.inf], [-8, 3.5]])
+    target, n = (3, 3) if top is None else (None, 4)
+    rates = np.zeros((4, 5))  # the last column: the way out, which does not count as arriving
+    for k, pair in enumerate(ends):
+        for e in (0, 1):
+            if pair[e] != OUTSIDE:
+                rates[pair[e], 4 if k == top else pair[1 - e]] += np.exp(logs[k, e])
+    generator = np.diag(rates.sum(1)) - rates[:, :4]
+    if top is not None:  # the saddle itself, reached twice as often as crossed
+        generator += np.diag(rates[:, 4])
+    exact = np.linalg.solve(generator[:n, :n], np.ones(n))[0]
+    assert hitting_time(logs, ends, 0, target, top) == pytest.approx(exact, rel=1e-9)
 
 
 def test_noise_that_vanishes_on_the_way():
