@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 import langevin as lv
 from langevin import predict
 from langevin.errors import UnsoundError
 from langevin.predict.aggregation import second_eigenvalue
 from langevin.predict.diffusion import diffusion_of
-from langevin.predict.elimination import eliminate
+from langevin.predict.elimination import eliminate, quasi_stationary, slowest_mode
 from langevin.predict.finite_step_gaussian import _negative_part
 from langevin.predict.fitted import Solution
 from langevin.predict.hitting import _solved
@@ -82,6 +82,12 @@ def test_one_step_keeps_the_stationary_covariance(dynamics):
     chain = predict.quadratic(BOWL, dynamics).linear
     again = chain.step @ chain.stationary @ chain.step.T + chain.kick
     assert again == pytest.approx(chain.stationary, abs=1e-13)
+
+
+def test_a_direction_flat_but_for_rounding_is_refused():
+    trough = lv.Surface("x**2/2 + h*y**2/2", h=1e-14, noise=lv.Isotropic(1.0))
+    with pytest.raises(UnsoundError, match="is not positive"):
+        predict.quadratic(trough, lv.SGD(0.1, 4))
 
 
 def test_noise_of_a_formula_that_depends_on_the_position_is_refused():
@@ -220,6 +226,40 @@ def test_the_second_eigenvalue_of_a_chain_that_loses_mass():
     p = vectors[:, order[0]].real / vectors[:, order[0]].real.sum()
     found = second_eigenvalue(matrix, p, 1 - values[order[0]].real)
     assert found == pytest.approx(abs(values[order[1]]), rel=1e-9)
+
+
+def test_the_slowest_mode_of_a_chain_that_loses_mass():
+    n, up, down = 12, np.linspace(0.3, 0.1, 11), np.linspace(0.15, 0.35, 11)
+    loss = np.where(np.arange(n) == n - 1, 0.2, 0.01)
+    k = np.arange(n - 1)
+    rows, columns = np.concatenate([k + 1, k]), np.concatenate([k, k + 1])
+    values = np.concatenate([up, down])
+    matrix = np.zeros((n, n))
+    matrix[rows, columns] = values
+    matrix += np.diag(1 - loss - matrix.sum(axis=0))
+    exact = np.sort(np.linalg.eigvals(matrix).real)
+    factors = eliminate(rows, columns, values, loss)
+    p, lost = quasi_stationary(factors, loss)
+    assert 1 - lost == pytest.approx(exact[-1], rel=1e-12)
+    assert matrix @ p == pytest.approx(exact[-1] * p, rel=1e-10)
+    assert slowest_mode(factors, p, lost) == pytest.approx(1 / (1 - exact[-2]), rel=1e-8)
+
+
+def test_the_first_step_of_a_passage_is_a_normal_tail():
+    law = predict.chain(WELL, lv.Overdamped(0.12, 0.1))
+    x, slope = -0.5, WELL.gradient(np.array([[-0.5]]))[0, 0]
+    tail = norm.sf((0.3 - (x - 0.1 * slope)) / np.sqrt(2 * 0.12 * 0.1))
+    found = law.hitting_probability("x > 0.3", [[0, 1], [2, 1]], [x])
+    assert found[0] == pytest.approx([0.0, tail], rel=1e-9) and found[1, 0] > 1.5 * tail
+    survival = 1 - law.hitting_probability("x > 0.3", np.arange(6000), [x])
+    assert 0.1 * survival.sum() == pytest.approx(law.hitting_time("x > 0.3", [x]), rel=1e-6)
+
+
+def test_weight_decay_counts_against_a_stable_step():
+    bowl = lv.Surface("x**2/2", noise=lv.Isotropic(1.0))
+    assert predict.chain(bowl, lv.SGD(0.95, 4, weight_decay=1.0)).error > 0
+    with pytest.raises(UnsoundError, match=r"curvature 2\.2 needs a step below"):
+        predict.chain(bowl, lv.SGD(0.95, 4, weight_decay=1.2))
 
 
 def test_what_a_chain_must_fulfil_to_be_a_law():

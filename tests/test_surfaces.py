@@ -608,3 +608,9 @@ def test_basins_above_two_dimensions_are_quenched():
     assert ((wells[basins.label(points)] > top) == (points > top)).all()
     lost = Surface("x**2 + y**2 + z**2 - 3*exp(-(x - 3)**2) + (z**2 - 1)**2").basins()
     assert set(lost.label(np.array([[0, 0, 0.9], [0, 0, -0.9], [math.nan, 0, 0]])).tolist()) >= {-1}
+
+
+def test_a_pole_between_two_minima_is_their_threshold():
+    surface = Surface("1/(x - c)**2 + x**2", c=0.1234567)
+    assert len(surface.minima()) == 2
+    assert surface.basins().thresholds == pytest.approx([0.1234567], abs=1e-9)
