@@ -82,8 +82,9 @@ def test_groups(seed, check):
     for k, size in enumerate((0.4, 0.25)):
         check.verdict(lv.compare(swept, chain(size), group=k), f"group {k}")
         check.twin(p=lv.compare(swept, chain(0.65 - size), group=k).p_value, name="the other's")
-    with pytest.raises(LangevinError, match="group"):
-        lv.compare(swept, chain())
+    for missing in (None, 2, -1):
+        with pytest.raises(LangevinError, match="group"):
+            lv.compare(swept, chain(), group=missing)
 
 
 def test_nothing_in_common():

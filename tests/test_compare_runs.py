@@ -81,7 +81,7 @@ def test_scattered_starts_are_not_remembered():
         lv.compare(scattered, chain())
 
 
-@statistical(comparisons=2 * VERDICT, seed=3)
+@statistical(comparisons=3 * VERDICT, seed=3)
 def test_groups_that_began_unequally(seed, check):
     """Replica r starts in minimum r mod 2: groups of odd and even ones do not share a start."""
     labels = np.arange(replicas(20_000)) % 2
@@ -91,6 +91,11 @@ def test_groups_that_began_unequally(seed, check):
         check.verdict(lv.compare(found, chain(), group=group), f"group {group}")
     other = lv.compare(found, chain(), group=0, start=WELLS.minima()[1].position)
     check.twin(p=other.p_value, name="the other start")
+    # Of a cycle of given points the run does not know which group began where.
+    cycle = run(seed + 1, observe=watch, start=np.where(labels == 0, -0.8, 1.2)[:, None])
+    with pytest.raises(LangevinError, match="pass start="):
+        lv.compare(cycle, chain(), group=0)
+    check.verdict(lv.compare(cycle, chain(), group=0, start=[-0.8]), "a cycle")
 
 
 class Clock:
@@ -355,6 +360,9 @@ def test_options(seed, check):
     result, options = long(seed), {"allow_unequilibrated": True}
     only = lv.compare(result, chain(), observer="moments")
     assert {r.quantity for r in only.rows if r.has_interval} == {"cov[0,0]", "mean[0]"}
+    two = lv.compare(result, long(seed + 1), observer="moments")
+    assert {r.quantity for r in two.rows if r.has_interval} == {"cov[0,0]", "mean[0]"}
+    assert two.distances == ()
     check.verdict(lv.compare(result, chain(), margin=0.5, **options), "a wide margin")
     narrow = lv.compare(result, chain(), margin=1e-4, **options)
     check.holds(narrow.verdict == "undecided", narrow.significance, "a narrow margin")

@@ -17,11 +17,12 @@ from langevin.predict.elimination import eliminate, quasi_stationary, slowest_mo
 from langevin.predict.finite_step_gaussian import _negative_part
 from langevin.predict.fitted import Solution
 from langevin.predict.hitting import _solved
-from langevin.predict.jumps import _chebyshev
+from langevin.predict.jumps import _chebyshev, selling
 from langevin.predict.kernel import step_of
 from langevin.predict.kramers import OUTSIDE, hitting_time
 from langevin.predict.moments import LinearChain
 from langevin.predict.passage_integral import LineDiffusion, mean_first_passage
+from langevin.predict.smoothed_plane import SmoothedPlane
 from langevin.predict.sparse_chain import checked
 
 WELL = lv.surfaces.double_well(0.4)
@@ -286,6 +287,37 @@ def test_probabilities_are_of_the_replicas_alive():
         assert law.density([[law.low + 1e-6], [law.high - 1e-6]]).min() > 0
 
 
+def test_cells_of_a_plane_are_shared_out_among_its_basins():
+    """A Gaussian over four by four cells: two basins, two of no basin, and one that is divided."""
+    table = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [1, -2, 1, 1], [1, 1, -1, -1]])
+    basins = SimpleNamespace(
+        n=2, low=np.full(2, -2.0), high=np.full(2, 2.0), labels=np.zeros((4, 4)), table=table,
+        lines=np.array([[-1.0, 0.0, -0.75]]), sides=np.array([[0, 1]]),
+    )  # fmt: skip
+    law = SmoothedPlane(
+        "law", "", SimpleNamespace(basins=lambda: basins), np.array([[0.2, -0.3]]),
+        np.array([np.diag([1.0, 0.8])]), np.ones(1), np.full(2, -np.inf), np.full(2, np.inf),
+        (None, None), None,
+    )  # fmt: skip
+    x, y = (lambda a, b, m=m, s=s: np.diff(norm.cdf([a, b], m, s))[0]
+            for m, s in ((0.2, 1.0), (-0.3, np.sqrt(0.8))))  # fmt: skip
+    nowhere = x(1, np.inf) * y(0, np.inf)
+    left = x(-np.inf, 0) + x(0, 0.75) * y(-1, 0)  # the divided cell: up to three quarters
+    assert law.unassigned == pytest.approx(nowhere, rel=1e-12)
+    assert law.occupation() == pytest.approx([left, 1 - left - nowhere], abs=5e-3)
+
+
+def test_a_passage_across_where_the_step_diverges_is_refused():
+    with pytest.raises(UnsoundError, match="overshoots and diverges"):
+        ESCAPING.hitting_time("x > 5", [1.0])
+
+
+def test_the_points_of_rest_feel_weight_decay():
+    step = step_of(WELL, lv.SGD(0.1, 4, weight_decay=0.5))
+    assert np.abs(step.slope(step.rest())).max() < 1e-11
+    assert np.abs(step.rest() - [m.position for m in WELL.minima()]).min() > 0.01
+
+
 # --- the continuum --------------------------------------------------------------------------------
 
 
@@ -309,6 +341,21 @@ def test_weight_decay_adds_to_energy_gradient_and_hessian():
     assert with_decay.gradient(x)[:, 0] == pytest.approx(slope, rel=1e-7)
     bend = (with_decay.gradient(x + h) - with_decay.gradient(x - h))[:, 0] / (2 * h)
     assert with_decay.hessian(x)[:, 0, 0] == pytest.approx(bend, rel=1e-7)
+
+
+def test_weights_of_the_jumps_have_no_kink():
+    """As correlation changes its sign other diagonals are jumped along."""
+    b = 1e-4
+    d = np.array([[[1.0, c], [c, 1.3]] for c in (-b, 0.0, b)])
+    weights, offsets = selling(d)
+    assert np.einsum("nk,nki,nkj->nij", weights, offsets, offsets) == pytest.approx(d, abs=1e-12)
+    rate = weights.sum(axis=1)
+    assert abs(rate[0] - 2 * rate[1] + rate[2]) < 1e-3 * b  # |b| alone would make it 2 b
+
+
+def test_bins_of_a_coarse_grid_sum_to_one():
+    law = predict.fokker_planck(WELL, lv.Overdamped(0.12, 0.1), cells=40)
+    assert law.bin_probabilities([-np.inf, 0.2, np.inf]).sum() == pytest.approx(1, abs=1e-13)
 
 
 def test_cells_across_a_border_are_divided():

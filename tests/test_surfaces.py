@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
 
+from langevin import Occupation, Overdamped, simulate
 from langevin.errors import ParameterError, UnsoundError
 from langevin.surfaces import catalogue
 from langevin.surfaces.expression import Surface
@@ -614,3 +615,20 @@ def test_a_pole_between_two_minima_is_their_threshold():
     surface = Surface("1/(x - c)**2 + x**2", c=0.1234567)
     assert len(surface.minima()) == 2
     assert surface.basins().thresholds == pytest.approx([0.1234567], abs=1e-9)
+
+
+def test_simulations_divide_a_cell_as_labels_do():
+    """Replicas within the cells that an oblique border crosses, counted after one tiny step."""
+    surface = Surface("(x**2 - 1)**2 + 2*(y - x/2)**2 + 0.3*x*y + 0.15*x")
+    basins = surface.basins()
+    crossed = np.argwhere(basins.table < -1)[::3]
+    size = (basins.high - basins.low) / basins.labels.shape
+    spots = np.random.default_rng(5).random((8, *crossed.shape))
+    start = (basins.low + (crossed + spots) * size).reshape(-1, 2)
+    run = simulate(
+        surface, Overdamped(1e-12, 1e-9), n_replicas=len(start), n_steps=1, seed=1, start=start,
+        observe=Occupation(), progress=False,
+    )  # fmt: skip
+    counts = run.occupation(allow_unequilibrated=True)._by_class.sum(axis=0)
+    expected = np.bincount(basins.label(run.positions), minlength=2)
+    assert counts[:2].tolist() == expected.tolist() and expected.min() > len(start) / 5

@@ -44,6 +44,12 @@ def test_verdicts(harness):
     assert judged(harness, Check("scale", 0.001, 1e-4, 0.0, scale=1.0, **near)) == ["agrees"]
 
 
+def test_the_reach_of_an_interval(harness):
+    check = harness.Check("x", 2.3, 0.1, 2.0)
+    assert check.reach == pytest.approx(((0.3 - 0.196) / 2, (0.3 + 0.196) / 2))
+    assert harness.Check("x", 2.1, 0.1, 2.0, scale=4.0).reach == pytest.approx((0, 0.296 / 4))
+
+
 def test_holm_is_shared_among_the_checks_of_a_row(harness):
     """p = 3e-5 is significant alone at 1e-4, not as one of ten; a clear one does not hide it."""
     one = harness.Check("one", 4.53, 1.0, 0.0, scale=100.0, margin=1.0)  # p = 3e-5 at 63 dof

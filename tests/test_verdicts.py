@@ -18,7 +18,7 @@ from langevin.analysis.finals import (
     kolmogorov_smirnov,
     two_sample_rows,
 )
-from langevin.analysis.rows import Row, estimate_row, welch
+from langevin.analysis.rows import Row, binomial_row, estimate_row, welch
 from langevin.errors import LangevinError
 from langevin.result import Estimate
 
@@ -447,6 +447,32 @@ def test_distances_by_hand(seed, check):
     check.twin(apart.value / (apart.interval[1] - apart.value) * 2, "as if they were equal")
     same = distances(density, measured(rng, law(0.0)))[1]
     check.holds(same.interval[0] == 0.0, 0.05, "its lower end is 0 in 95 %, or more")
+
+
+def test_noise_of_few_groups_is_not_too_small():
+    """Of 8 groups: the expected |p - q|/2, times c_4 = 0.965 of a sample's spread."""
+    rng, q = np.random.default_rng(20), law(0.0)
+    full = np.append(q, 1 - q.sum())
+    tables = rng.multinomial(300, full, size=(150, 8))
+    found = [distances(density_from_counts(t, [EDGES], (0,)), q)[0].noise for t in tables]
+    expected = 0.5 * math.sqrt(2 / math.pi) * np.sqrt(full * (1 - full) / 2400).sum()
+    assert np.mean(found) / expected == pytest.approx(0.965, abs=0.02)
+
+
+def test_groups_that_saw_nothing_do_not_count():
+    rng = np.random.default_rng(19)
+    counts = rng.multinomial(400, np.append(law(0), 1 - law(0).sum()), size=10)
+    padded = np.concatenate([counts, np.zeros((30, counts.shape[1]), int)])
+    few, many = (density_from_counts(c, [EDGES], (0,)) for c in (counts, padded))
+    assert distances(few, law(0.1)) == distances(many, law(0.1))
+
+
+def test_a_rare_share_has_a_binomial_error():
+    row = binomial_row("p_1", 3, 50, 0.2)
+    assert row.stderr == pytest.approx(math.sqrt(0.2 * 0.8 / 50)) and row.z < 0
+    assert row.p_value == pytest.approx(stats.binomtest(3, 50, 0.2).pvalue)
+    assert row.z == pytest.approx(stats.norm.ppf(row.p_value / 2))
+    assert binomial_row("p_1", 17, 50, 0.2).z > 0
 
 
 def test_too_few_groups_have_no_interval():
