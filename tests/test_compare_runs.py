@@ -310,22 +310,26 @@ def test_energies_that_are_not_boltzmanns(seed, check):
     check.twin(min(found.rows[1].z, 0.0), "the straight line is bent")
 
 
-@statistical(comparisons=2 * VERDICT, seed=0)
+@statistical(comparisons=3 * VERDICT, seed=0)
 def test_runs_at_two_temperatures(seed, check):
     """Four dimensions, no normaliser: Langevin passes, steps too large and heavy tails do not."""
     bowl = lv.Surface("x**2/2 + y**2 + z**2 + w**2/2 + x*y/2", noise=lv.Isotropic(1.0))
 
-    def both(*dynamics, surface=bowl):
+    def both(*dynamics, surface=bowl, n_steps=400):
         return [
-            run(seed + k, d, 20_000, 400, observe=(), surface=surface, start=[0.0] * 4)
+            run(seed + k, d, 20_000, n_steps, observe=(), surface=surface, start=[0.0] * 4)
             for k, d in enumerate(dynamics)
         ]
 
     exact = lv.temperature_ratio_test(*both(*(lv.Underdamped(t, 1.0, 0.1) for t in (0.5, 0.8))))
     check.verdict(exact, str(exact))
     assert exact.prediction.startswith("Boltzmann")
-    small = both(*(lv.SGD(0.02, s) for s in (0.02, 0.0125)))
-    check.verdict(lv.temperature_ratio_test(*small), "small steps")
+    # Steps of 0.02 are seen at 1.1 standard errors, these at 0.3.
+    small = both(*(lv.SGD(0.005, s) for s in (0.005, 0.003125)), n_steps=1_600)
+    found = lv.temperature_ratio_test(*small)
+    check.holds(found.verdict != "differs", 2 * found.significance, f"small steps: {found}")
+    if check.twins:  # of the whole ensemble
+        assert found.verdict in ("agrees", "differs")
     large = both(*(lv.SGD(0.5, s) for s in (0.5, 0.3125)))
     check.twin(p=lv.temperature_ratio_test(*large).p_value, name="large steps")
     skewed = bowl.replace(noise=lv.Anisotropic(np.diag([3.0, 1.0, 1.0, 0.2])))
