@@ -18,6 +18,7 @@ from langevin.analysis.finals import (
     kolmogorov_smirnov,
     two_sample_rows,
 )
+from langevin.analysis.pairs import _homogeneity
 from langevin.analysis.rows import Row, binomial_row, estimate_row, welch
 from langevin.errors import LangevinError
 from langevin.result import Estimate
@@ -257,7 +258,7 @@ def test_combine():
             lv.combine(wrong)
 
 
-@statistical(comparisons=1, seed=8)
+@statistical(comparisons=8, seed=8)
 def test_combined_false_alarms(seed, check):
     """20 comparisons of 3 rows with true laws: any alarm in at most 5 % of 400 sweeps."""
     rng = np.random.default_rng(seed)
@@ -357,6 +358,12 @@ def test_two_samples(seed, check, dim):
     for k in range(dim + 1):
         check.p(stats.kstest([q[k] for q in p[1.0]], "uniform").pvalue, f"row {k}")
         check.twin(p=stats.kstest([q[k] for q in p[1.15]], "uniform").pvalue, name=f"row {k}")
+
+
+def test_two_histograms_that_begin_with_an_empty_bin():
+    counts = np.array([0, 400, 500, 300, 0]), np.array([0, 410, 480, 310, 0])
+    a, b = (density_from_counts(c[None], [np.arange(5.0)], (0,)) for c in counts)
+    assert 0.5 < _homogeneity(a, b, "")[0].p_value < 1
 
 
 # --- distances -----------------------------------------------------------------------------------

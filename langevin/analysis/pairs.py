@@ -185,6 +185,7 @@ def _homogeneity(a: Any, b: Any, when: str) -> list[Row]:
     cells = np.floor(np.cumsum(x + y) * min(n, m) / (n + m) / LEAST * (1 - 1e-12)).astype(int)
     labels = np.unique(cells, return_inverse=True)[1]
     x, y = np.bincount(labels, x), np.bincount(labels, y)
+    x, y = x[x + y > 0], y[x + y > 0]  # the first cell may be empty in both
     dof = len(x) - 1
     if dof < 2:
         return []
