@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import langevin as lv
-from langevin.errors import LangevinError
+from langevin.errors import LangevinError, UnsoundError
 
 WELLS = lv.Surface("x**4/4 - a*x**3/3 - x**2/2", a=0.4, noise=lv.Isotropic(1.0))
 SGD = lv.SGD(learning_rate=0.1, batch_size=0.4)
@@ -217,6 +217,13 @@ def test_two_runs(seed, check):
             check.twin(p=same_law(pair[0], long(seed + 2, other)).p_value, name=str(other))
 
 
+def test_runs_that_remember_their_start_are_not_compared():
+    a, b = (run(k, SGD, 640, 40, observe=(lv.Occupation(),), start=None) for k in (1, 2))
+    with pytest.raises(UnsoundError, match="not stationary yet"):
+        lv.compare(a, b)
+    assert lv.compare(a, b, allow_unequilibrated=True).rows
+
+
 @statistical(comparisons=VERDICT, seed=3)
 def test_paths_of_two_runs_in_order(seed, check):
     """(eta, S) -> (eta/10, S/10): the same path in t eta, as long as steps are small."""
@@ -337,6 +344,15 @@ def test_runs_at_two_temperatures(seed, check):
     energy = [bowl.energy(r.positions) for r in runs]
     differs = lv.temperature_ratio_test(*energy, temperatures=(0.5, 0.8))
     check.twin(p=differs.p_value, name="other noise in each direction")
+
+
+def test_two_temperatures_need_two_noises():
+    a, b = (run(3, lv.Overdamped(t, 0.01), 500, 5, observe=()) for t in (0.3, 0.4))
+    with pytest.raises(UnsoundError, match="noise is the same"):
+        lv.temperature_ratio_test(a, b)
+    swept = run(4, lv.Overdamped(np.repeat([0.3, 0.4], 250), 0.01), 500, 5, observe=())
+    with pytest.raises(LangevinError, match="one temperature for each replica"):
+        lv.temperature_ratio_test(a, swept)
 
 
 @pytest.mark.parametrize(

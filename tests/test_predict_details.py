@@ -282,6 +282,9 @@ def test_probabilities_are_of_the_replicas_alive():
     for law in (ESCAPING, late):
         assert law.occupation().sum() == pytest.approx(1, abs=1e-12)
         assert law.bin_probabilities([-np.inf, 0.3, np.inf]).sum() == pytest.approx(1, abs=1e-12)
+        half = replace(law, weights=law.weights / 2)
+        assert half.variance == pytest.approx(law.variance, rel=1e-12)
+        assert half.moments()[0] == pytest.approx(law.moments()[0], rel=1e-12)
         outside = [[law.low - 1e-6], [law.high + 1e-6]]
         assert law.density(outside).tolist() == [0.0, 0.0]
         assert law.density([[law.low + 1e-6], [law.high - 1e-6]]).min() > 0
@@ -301,6 +304,11 @@ def test_cells_of_a_plane_are_shared_out_among_its_basins():
     )  # fmt: skip
     x, y = (lambda a, b, m=m, s=s: np.diff(norm.cdf([a, b], m, s))[0]
             for m, s in ((0.2, 1.0), (-0.3, np.sqrt(0.8))))  # fmt: skip
+    for a, b in zip(law.moments(), replace(law, weights=np.array([0.3])).moments(), strict=True):
+        assert a == pytest.approx(b, rel=1e-12)  # of the replicas alive
+    edges = [-np.inf, 0.3, np.inf], [-np.inf, -1.0, 0.5, np.inf]
+    turned = law.bin_probabilities(edges[::-1], axes=(1, 0))
+    assert turned.T == pytest.approx(law.bin_probabilities(edges), rel=1e-12)
     nowhere = x(1, np.inf) * y(0, np.inf)
     left = x(-np.inf, 0) + x(0, 0.75) * y(-1, 0)  # the divided cell: up to three quarters
     assert law.unassigned == pytest.approx(nowhere, rel=1e-12)

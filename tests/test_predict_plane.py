@@ -52,6 +52,7 @@ def test_an_oblique_separatrix(angle, temperature):
     expected = line_ratio(temperature)
     first = 0 if angle < np.pi / 2 else 1  # turned further, the wells change their order
     assert law.ratio(first, 1 - first) == pytest.approx(expected, rel=1e-11)
+    assert "could not" not in law.regime
     assert law.unassigned == 0 and law.occupation().sum() == pytest.approx(1, abs=1e-12)
     z = quad(lambda x: np.exp(-profile(x) / temperature), -8, 8, points=[-0.8, 1.2], limit=400)[0]
     z *= np.sqrt(np.pi * temperature)

@@ -136,6 +136,15 @@ def compared(rows, **options):
     )
 
 
+def test_the_least_certain_row_decides_what_would_have_been_seen():
+    rows = [estimate_row("q", Estimate(10.0, e, 30), 10.0) for e in (0.1, 0.4, 0.2)]
+    found = compared(rows)
+    assert found.detectable == max(row.detectable for row in found.rows) > 0.1
+    assert found.power(0.1) == min(row.power(0.1) for row in found.rows) < 0.5
+    assert found.within == max(row.within for row in found.rows)
+    assert found.resolution == pytest.approx(0.04)
+
+
 @statistical(comparisons=2, seed=6)
 def test_power_is_what_it_says(seed, check):
     rng = np.random.default_rng(seed)
@@ -331,6 +340,14 @@ def test_marginals_above_one_dimension(seed, check):
     assert kolmogorov_rows(still, Normal(), (0,)) == [], "a point has no distribution"
 
 
+def test_chi_square_by_hand():
+    counts, q = np.array([30, 22, 18, 30]), np.array([0.25, 0.25, 0.25])
+    (row,) = chi_square_rows(counts, q, "replicas", order=False)
+    assert row.predicted == 3 and row.measured == pytest.approx((25 + 9 + 49 + 25) / 25)
+    assert row.p_value == pytest.approx(stats.chi2.sf(row.measured, 3))
+    assert row.z == pytest.approx(stats.norm.isf(row.p_value))
+
+
 @statistical(comparisons=1, seed=12)
 def test_chi_square_p_values_are_uniform(seed, check):
     rng = np.random.default_rng(seed)
@@ -454,6 +471,17 @@ def test_distances_by_hand(seed, check):
     check.twin(apart.value / (apart.interval[1] - apart.value) * 2, "as if they were equal")
     same = distances(density, measured(rng, law(0.0)))[1]
     check.holds(same.interval[0] == 0.0, 0.05, "its lower end is 0 in 95 %, or more")
+
+
+def test_the_divergence_is_of_the_measured_from_the_predicted_law():
+    p, q = np.array([0.5, 0.3, 0.2]), np.array([0.8, 0.15])
+    counts = np.tile((10_000 * p).astype(int), (16, 1)) + np.random.default_rng(21).integers(
+        -9, 10, (16, 3)
+    )
+    found = distances(density_from_counts(counts, [np.array([0.0, 1.0, 2.0])], (0,)), q)[1]
+    whole = np.append(q, 0.05)
+    assert found.name == "KL divergence"
+    assert found.value == pytest.approx((p * np.log(p / whole)).sum(), rel=0.01)
 
 
 def test_noise_of_few_groups_is_not_too_small():
