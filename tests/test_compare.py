@@ -83,14 +83,27 @@ def test_groups(seed, check):
         check.verdict(lv.compare(swept, chain(size), group=k), f"group {k}")
         check.twin(p=lv.compare(swept, chain(0.65 - size), group=k).p_value, name="the other's")
     for missing in (None, 2, -1):
-        with pytest.raises(LangevinError, match="group"):
-            lv.compare(swept, chain(), group=missing)
+        for observer in (None, "density"):
+            with pytest.raises(LangevinError, match="group"):
+                lv.compare(swept, chain(), group=missing, observer=observer)
 
 
 def test_nothing_in_common():
     bare = lv.simulate(SURFACE, DYNAMICS, n_replicas=64, n_steps=8, seed=0, progress=False)
     with pytest.raises(LangevinError, match="Occupation"):
         lv.compare(bare, chain())
+
+
+def test_a_law_that_lasts_shorter_than_all_replicas_together_is_noted():
+    hot = lv.Overdamped(0.12, 0.4)
+    law = lv.predict.chain(lv.surfaces.double_well(0.4), hot)
+    for n, noted in ((100, False), (10_000, True)):
+        found = lv.simulate(
+            lv.surfaces.double_well(0.4), hot, n_replicas=n, n_steps=400, burn_in=200, seed=2,
+            observe=lv.Moments(), progress=False, on_divergence="absorb",
+        )  # fmt: skip
+        assert (n * 400 > law.lifetime > 400) == noted
+        assert any("quasi-stationary" in note for note in lv.compare(found, law).notes) == noted
 
 
 @statistical(comparisons=1, seed=0, missed_bug=1e-4)

@@ -383,6 +383,17 @@ def test_two_histograms_that_begin_with_an_empty_bin():
     assert 0.5 < _homogeneity(a, b, "")[0].p_value < 1
 
 
+def test_two_unequal_histograms_by_hand():
+    a, b = (
+        density_from_counts(np.array([row]), [np.array([0.0, 1.0, 2.0])], (0,))
+        for row in ([400, 350, 250], [70, 80, 50])
+    )
+    (row,) = _homogeneity(a, b, " at 3")
+    expected = stats.chi2_contingency([[400, 350, 250], [70, 80, 50]])
+    assert row.measured == pytest.approx(expected.statistic) and row.predicted == 2
+    assert row.p_value == pytest.approx(expected.pvalue)
+
+
 # --- distances -----------------------------------------------------------------------------------
 
 EDGES = np.linspace(-3, 3, 31)
@@ -488,10 +499,10 @@ def test_noise_of_few_groups_is_not_too_small():
     """Of 8 groups: the expected |p - q|/2, times c_4 = 0.965 of a sample's spread."""
     rng, q = np.random.default_rng(20), law(0.0)
     full = np.append(q, 1 - q.sum())
-    tables = rng.multinomial(300, full, size=(150, 8))
-    found = [distances(density_from_counts(t, [EDGES], (0,)), q)[0].noise for t in tables]
+    tables = rng.multinomial(300, full, size=(400, 8))
+    found = [distances(density_from_counts(t, [EDGES], (0,)), q) for t in tables]
     expected = 0.5 * math.sqrt(2 / math.pi) * np.sqrt(full * (1 - full) / 2400).sum()
-    assert np.mean(found) / expected == pytest.approx(0.965, abs=0.03)  # 6 sigma
+    assert np.mean([d[0].noise for d in found]) / expected == pytest.approx(0.965, abs=0.03)
 
 
 def test_groups_that_saw_nothing_do_not_count():

@@ -59,7 +59,6 @@ def _weights(groups: int) -> np.ndarray:
 
 def _resampled(counts: np.ndarray) -> np.ndarray | None:
     """Bootstrapped probabilities (draws, bins) from counts (groups, bins); None of too few."""
-    counts = counts[counts.sum(axis=1) > 0]
     if len(counts) < FEWEST:
         return None
     draws = max(50, min(DRAWS, MOST // counts.shape[1]))
@@ -107,13 +106,13 @@ def distances(density: Any, expected: Any, when: str = "") -> tuple[Distance, ..
     independent counts, less its bias (Miller 1955 for correlated counts); W1 ``int |F_p - F_q| dx``
     within the range. Of the coarse-grained laws: those of the true ones are at least as large.
     """
-    mine, others = _counts(density), None
+    mine, others = density.group_counts, None
     p = np.append(density.probability.ravel(), density.outside)
     if isinstance(expected, np.ndarray):
         q = np.append(expected.ravel(), max(0.0, 1.0 - expected.sum()))
     else:
         q = np.append(expected.probability.ravel(), expected.outside)
-        others = _counts(expected)
+        others = expected.group_counts
     drawn = None if mine is None else _resampled(mine)
     drawn_q = None if others is None else _resampled(others)
     if drawn is not None and drawn_q is not None:  # one after the other, not pair by pair
@@ -147,12 +146,6 @@ def _trapezia(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         crossed = (a**2 + b**2) / (2 * np.abs(b - a))
     return np.where(a * b < 0, crossed, np.abs(a + b) / 2)
-
-
-def _counts(density: Any) -> np.ndarray | None:
-    """The counts of the error groups that saw anything, (groups, bins + 1)."""
-    counts = getattr(density, "group_counts", None)
-    return None if counts is None else counts[counts.sum(axis=1) > 0]
 
 
 def _divergence(
