@@ -306,3 +306,15 @@ def test_refusals_name_who_can_answer():
         predict.finite_step(WELL, temperature=0.1, step=0.01).slope(0, 2)
     with pytest.raises(ParameterError, match="2 minima"):
         predict.finite_step(WELL, temperature=0.1, step=0.01).ratio(0, 2)
+
+
+def test_ringing_wells_are_refused():
+    """At m = .95, eta = .064 the chain's ratio is 6 % off Gibbs, where first order says 0.9 %."""
+    for m, eta in ((0.95, 0.064), (0.9, 0.016)):
+        sgd = lv.SGD(eta, eta / (2 * (1 - m) * 0.12), momentum=m)
+        with pytest.raises(UnsoundError, match=r"several times larger.*predict\.chain"):
+            predict.finite_step(WELL, sgd)
+    exact = predict.chain(WELL, sgd).ratio(0, 1)
+    gibbs = predict.boltzmann_gibbs(WELL, sgd).ratio(0, 1)
+    first = predict.finite_step(WELL, temperature=0.12, step=eta / (1 + m)).ratio(0, 1)
+    assert exact / gibbs - 1 > 3 * (first / gibbs - 1) > 0
