@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import pytest
 from kit import replicas, scale, spread_z, statistical
+from scipy import stats
 
 import langevin as lv
 from langevin.analysis.correlation import MeasuredAutocorrelation
@@ -361,8 +362,10 @@ def test_the_autocorrelation_of_a_linear_chain(seed, check):
     z = (squares.value[1:20] - DECAY ** (2 * np.arange(1, 20))) / squares.stderr[1:20]
     check.z(z, "squares", dof=63)
     looks = n * 2_700
-    assert found.effective_sample_size[0] == pytest.approx(looks / 19, rel=0.05)
-    assert result.moments().effective_sample_size[0] == pytest.approx(looks / 19, rel=0.6)
+    assert found.effective_sample_size[0] == pytest.approx(looks * 0.1 / time.value, rel=1e-9)
+    squares = 63 * looks / 19 / result.moments().effective_sample_size[0]  # chi-square
+    law = stats.chi2(63)
+    check.p(2 * min(law.sf(squares), law.cdf(squares)), "effective sample size of the mean")
 
 
 @statistical(comparisons=5, dof=63, seed=2)

@@ -83,18 +83,17 @@ def baoab(dt):
     ],
     ids=["euler_maruyama", "heun", "BAOAB"],
 )
-@statistical(comparisons=1, dof=63, seed=3, missed_bug=0.15)
+@statistical(comparisons=30, dof=63, seed=3, missed_bug=0.15)
 def test_measured_order(seed, check, dynamics, measure, steps, burn_in, time, q, order):
     dt = np.array(steps)
-    found = [measure(dynamics(step), burn_in, time, seed) for step in steps]
+    found = [measure(dynamics(s), burn_in, time, seed + k) for k, s in enumerate(steps)]
     error, stderr = np.array(found).T
-    assert (np.abs(error) > 8 * (N / 100_000) ** 0.5 * stderr).all(), (
-        "every point carries information"
-    )
+    if check.twins:
+        assert (np.abs(error) > 8 * stderr).all(), "every point carries information"
     power, uncertainty, misfit = fitted(dt, error, stderr, q)
     print(f"order {power:.3f} +- {uncertainty:.3f}, chi-square {misfit:.2f} a degree of freedom")
     assert uncertainty <= 0.15 / (N / 100_000) ** 0.5
-    assert misfit < 8
+    check.holds(misfit < 8, 0.0047, "chi-square of one degree of freedom")
     check.z((power - order) / uncertainty, "order", dof=63)
     wrong = 3 - order  # negative twin: an Euler of order 2, a Heun or BAOAB of order 1
     check.twin((power - wrong) / uncertainty, "the other order")
@@ -109,6 +108,7 @@ def test_a_temperature_off_by_three_per_cent_would_be_seen(seed, check):
     """Errors that do not vanish with dt have no order 2."""
     dt = np.array([0.08, 0.12, 0.16, 0.2])
     hot = [lv.Overdamped(0.25 * 0.97, step, integrator="heun") for step in dt]
-    error, stderr = np.array([second_moment(dynamics, 10, 60, seed) for dynamics in hot]).T
+    found = [second_moment(dynamics, 10, 60, seed + k) for k, dynamics in enumerate(hot)]
+    error, stderr = np.array(found).T
     power, uncertainty, _ = fitted(dt, error, stderr, 1)
     check.twin((power - 2) / uncertainty, "hot")
