@@ -126,6 +126,8 @@ def quasi_stationary(factors: Factors, loss: np.ndarray) -> tuple[np.ndarray, fl
         raise UnsoundError(DISCONNECTED)
     p /= p.sum()
     if not factors.closed:
+        if loss @ p > 0.5:  # what returns at state 0, on the rim, is lost again: no start at all
+            p = np.full(len(p), 1 / len(p))
         for _ in range(200):
             new = factors.solve(p)
             new /= new.sum()
