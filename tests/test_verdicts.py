@@ -502,7 +502,7 @@ def test_noise_of_few_groups_is_not_too_small():
     tables = rng.multinomial(300, full, size=(400, 8))
     found = [distances(density_from_counts(t, [EDGES], (0,)), q) for t in tables]
     expected = 0.5 * math.sqrt(2 / math.pi) * np.sqrt(full * (1 - full) / 2400).sum()
-    assert np.mean([d[0].noise for d in found]) / expected == pytest.approx(0.965, abs=0.03)
+    assert np.mean([d[0].noise for d in found]) / expected == pytest.approx(0.965, abs=0.02)
 
 
 def test_groups_that_saw_nothing_do_not_count():
