@@ -1,6 +1,7 @@
 """predict.chain in two dimensions: closed forms, the chain in one dimension, simulations."""
 
 import functools
+from types import SimpleNamespace
 
 import laws
 import numpy as np
@@ -14,6 +15,7 @@ from langevin.errors import FormulaError, ParameterError, UnsoundError
 from langevin.predict.aggregation import Blocks
 from langevin.predict.cardinal import plane_weights
 from langevin.predict.region import region_test
+from langevin.predict.sparse_chain import deep_enough
 
 H = np.array([[2.0, 0.6], [0.6, 1.0]])
 C = np.array([[1.0, -0.5], [-0.5, 0.6]])  # does not commute with H
@@ -321,3 +323,16 @@ def test_what_cannot_be_answered_is_refused():
             chain.hitting_time(region)
     with pytest.raises(ParameterError, match="minimum 2"):
         chain.ratio(0, 2)
+
+
+def test_a_domain_grows_until_what_it_cuts_off_is_gone():
+    class Lost(SimpleNamespace):
+        relaxation_time, lifetime = 1.0, 1e9
+
+    def walls(law):
+        return deep_enough(lambda depth: Lost(lost=law(depth)), 10.0)
+
+    assert walls(lambda depth: np.exp(-depth)) == pytest.approx(10 * 1.35**4)
+    assert walls(lambda depth: np.exp(-depth) + 1e-5) == pytest.approx(10 * 1.35**3)  # they escape
+    with pytest.raises(UnsoundError, match="edge of divergence"):
+        walls(lambda depth: 1e-2 / depth)

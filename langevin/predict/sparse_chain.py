@@ -76,6 +76,8 @@ class SparseChain:
             )
         free = np.where(np.abs(free - 1) < 1e-13, 1.0, np.where(np.abs(free) < 1e-14, 0.0, free))
         here = free != 0
+        if not here.any():  # the region is everywhere
+            return 0.0
         here[here] = reached(self.matrix[here][:, here], source[here])
         rows, w = self.matrix[here], free[here]
         # Summed, not 1 minus the rest: what leaves is far below the rounding of 1.
@@ -116,7 +118,7 @@ def deep_enough(solve: Callable[[float], Any], depth: float) -> float:
 
     Where replicas do escape, the domain ends beyond where the noise-free map runs away.
     """
-    result = solve(depth)
+    result, slow = solve(depth), 0
     for _ in range(8):
         if result.lost < NEGLIGIBLE:
             break
@@ -127,7 +129,15 @@ def deep_enough(solve: Callable[[float], Any], depth: float) -> float:
         settled = abs(deeper.lost - result.lost) <= SETTLED * result.lost
         if settled:
             break
+        # What the grid cuts off falls exponentially with its depth, what escapes settles.
+        slow = slow + 1 if 0.5 < deeper.lost / result.lost < 0.95 else 0
         result, depth = deeper, 1.35 * depth
+        if slow == 4 and result.lost > 1e-6:
+            raise UnsoundError(
+                f"{WHO}: {result.lost:.1e} of the replicas leave each step, however wide the domain"
+                ": the step is at the edge of divergence and no stationary law is found. Reduce "
+                "the learning rate (or dt), or simulate with on_divergence='absorb'."
+            )
     if result.lost > SHORT_LIVED:
         refuse_short_lives(result)
     return depth
