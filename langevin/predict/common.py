@@ -8,15 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from langevin.dynamics import SGD
+from langevin.checks import real_array, real_number
+from langevin.dynamics import SGD, Overdamped, Underdamped
 from langevin.errors import ParameterError, UnsoundError
 
 
+def check_surface(who: str, surface: Any) -> None:
+    """Refuse what is no surface; raises ParameterError."""
+    if not (hasattr(surface, "minima") and hasattr(surface, "hessian_is_constant")):
+        raise ParameterError(
+            f"{who}(surface={surface!r}): give a langevin.Surface, such as "
+            'Surface("x**4/4 - x**2/2"), or a FiniteSum.'
+        )
+
+
 def single_valued(who: str, dynamics: Any, names: tuple[str, ...] | None = None) -> None:
-    """Refuse a dynamics whose parameters are arrays, one value per replica.
+    """Refuse what is no dynamics, or whose parameters are arrays, one value per replica.
 
     ``names`` limits the check to those fields. Raises ParameterError naming the field.
     """
+    if not isinstance(dynamics, (SGD, Overdamped, Underdamped)):
+        raise ParameterError(f"{who}(dynamics={dynamics!r}): give SGD, Overdamped or Underdamped.")
     if getattr(dynamics, "is_scheduled", False):
         raise UnsoundError(
             f"{who}: this SGD follows a schedule, so it has no stationary law. Predict that of one "
@@ -52,15 +64,21 @@ def temperature_of(who: str, surface: Any, dynamics: Any, temperature: float | N
                 "point, not a density. Give noise with sigma > 0, or a positive temperature=."
             )
         return value
-    if np.ndim(temperature) > 0:
-        raise ParameterError(f"{who}(temperature=...): needs one number, not an array.")
-    try:
-        value = float(temperature)
-    except (TypeError, ValueError):
-        raise ParameterError(f"{who}(temperature={temperature!r}): needs a number.") from None
-    if not (np.isfinite(value) and value > 0):
-        raise ParameterError(f"{who}(temperature={temperature!r}): must be finite and > 0.")
-    return value
+    return positive(f"{who}(temperature", temperature)
+
+
+def positive(name: str, value: Any) -> float:
+    """``value`` as a float, finite and above 0, or ParameterError; ``name`` such as "at(t"."""
+    if not (real_number(value) and np.isfinite(float(value)) and value > 0):
+        raise ParameterError(f"{name}={value!r}): needs one finite number above 0.")
+    return float(value)
+
+
+def at_least_one(name: str, value: Any) -> float:
+    """``value`` as a float, finite and at least 1, or ParameterError; ``name`` as in `positive`."""
+    if not (real_number(value) and 1 <= float(value) < np.inf):
+        raise ParameterError(f"{name}={value!r}): needs a number, at least 1.")
+    return float(value)
 
 
 def penalised(who: str, dynamics: Any) -> None:
@@ -74,13 +92,19 @@ def penalised(who: str, dynamics: Any) -> None:
         )
 
 
+def has_discrete_step(dynamics: Any) -> bool:
+    """Whether predict.chain knows the step: that of SGD or Euler-Maruyama."""
+    return isinstance(dynamics, SGD) or getattr(dynamics, "integrator", "") == "euler_maruyama"
+
+
 def discrete_step(who: str, dynamics: Any) -> None:
     """Refuses a dynamics whose discrete step is not SGD's or Euler-Maruyama's."""
-    if isinstance(dynamics, SGD) or getattr(dynamics, "integrator", "") == "euler_maruyama":
+    if has_discrete_step(dynamics):
         return
     raise UnsoundError(
         f"{who}: knows the step of SGD and of Overdamped with integrator='euler_maruyama', not of "
-        f"{dynamics!r}. Use predict.boltzmann_gibbs for small steps, or simulate."
+        f"{dynamics!r}. Use predict.quadratic (exact, quadratic surfaces), "
+        "predict.boltzmann_gibbs for small steps, or simulate."
     )
 
 
@@ -117,7 +141,8 @@ def check_index(i: int, n: int) -> int:
 
 def check_points(points: Any, dim: int) -> np.ndarray:
     """``points`` as float64 of shape (..., dim); raises ParameterError otherwise."""
-    points = np.asarray(points, dtype=float)
+    needed = f"needs numbers of shape (..., {dim})"
+    points = real_array("points", points, needed)
     if points.ndim == 0 or points.shape[-1] != dim:
         raise ParameterError(
             f"points of shape {points.shape}: needs (..., {dim}), the last axis being the "
@@ -125,6 +150,14 @@ def check_points(points: Any, dim: int) -> np.ndarray:
             + (", as in grid[:, None]." if dim == 1 else ".")
         )
     return points
+
+
+def check_line(x: Any) -> np.ndarray:
+    """The argument of a cdf as float64, any shape; raises ParameterError otherwise."""
+    x = real_array("cdf(x)", x, "needs numbers, of any shape")
+    if np.isnan(x).any():
+        raise ParameterError("cdf(x): nan given; needs numbers, infinite ones included.")
+    return x
 
 
 def check_edges(edges: Any) -> np.ndarray:

@@ -13,9 +13,11 @@ from langevin.errors import ParameterError, UnsoundError
 from langevin.predict.common import (
     check_index,
     check_points,
+    check_surface,
     find_minima,
     is_finite_sum,
     momentum_of,
+    positive,
     single_valued,
     temperature_of,
 )
@@ -204,6 +206,18 @@ class FiniteStepLaw(FiniteStep):
         return -float(difference) / (4 * (1 + self.momentum))
 
     @cached_property
+    def next_order(self) -> float:
+        """About how far the next order in the step moves ``ln(p_i/p_j)`` of neighbouring wells.
+
+        Its value at low temperature, where it grows as ``eta**2/T``; with momentum its size, for
+        eta/(1 - m). See `langevin.predict.next_order`.
+        """
+        from langevin.predict.next_order import next_order
+
+        scale = (self.step / (1 - self.momentum)) ** 2 / self.temperature
+        return next_order(self.surface, scale, self.effective_step)
+
+    @cached_property
     def size(self) -> float:
         """The total variation between ``gibbs`` and this law: how large the correction is."""
         return float(self.gibbs.average(lambda x: np.abs(self._factor(x) - 1))) / 2
@@ -251,16 +265,19 @@ def finite_step(
     surfaces above 2-D only what the minima alone decide is answered (``.low_temperature_ratio``).
 
     ``.slope(i, j)`` is the first-order effect of the step on ln(p_i/p_j), ``.size`` how far the
-    correction moves the law and ``.negative_mass`` how far it leaves what a density can be.
-    With momentum this is the limit eta -> 0 at a fixed m, reached where eta times the curvature is
-    far below (1 - m)**2; at common settings (m = 0.9) it is not, and the true effect is several
-    times larger. Raises UnsoundError above a tenth of that, for other integrators, for noise that
-    is not isotropic and Gaussian, for a step at which the minima are unstable or the correction is
-    no longer small.
+    correction moves the law and ``.negative_mass`` how far it leaves what a density can be;
+    ``.next_order`` is about what is left out of ln(p_i/p_j), which grows as eta**2/T.
+
+    With momentum this is the limit eta -> 0 at a fixed m, which is reached where eta times the
+    curvature is far below (1 - m)**2; at common settings (m = 0.9) it is not, and the true effect
+    is several times larger. Raises UnsoundError above a tenth of that, for other integrators, for
+    noise that is not isotropic and Gaussian, for a step at which the minima are unstable or either
+    order is no longer small.
 
     Source: first-order expansion of the stationary law, Talay & Tubaro 1990; with momentum the
     same expansion in the slow variable ``(x_t - m x_{t-1})/(1 - m)``.
     """
+    check_surface(WHO, surface)
     T, eta, m = _settings(surface, dynamics, temperature, step)
     minima = find_minima(WHO, surface)
     top = [float(np.linalg.eigvalsh(minimum.hessian)[-1]) for minimum in minima]
@@ -272,7 +289,8 @@ def finite_step(
         )
     regime = f"first order in the step, isotropic Gaussian noise (T = {T:.6g}, step {eta:g}"
     # The next order in eta grows like 1/(1 - m)**2, whatever the prefactor of this one.
-    regime += f", momentum {m:g}; needs step * curvature << {(1 - m) ** 2:.2g})" if m else ")"
+    regime += f", momentum {m:g}; needs step * curvature << {(1 - m) ** 2:.2g}" if m else ""
+    regime += f"; step * curvature is up to {eta * max(top):.2g})"
     if not surface.hessian_is_constant:  # a parabola's variance has no such term
         _refuse_kinetic(surface, eta, m, max(top))
     for k, curvature in enumerate(top):
@@ -308,13 +326,12 @@ def _settings(surface, dynamics, temperature, step) -> tuple[float, float, float
     if dynamics is None:
         if step is None or temperature is None:
             raise ParameterError(f"{WHO}(surface): give a dynamics, or temperature= and step=.")
-        if not (np.ndim(step) == 0 and np.isfinite(step) and step > 0):
-            raise ParameterError(f"{WHO}(step={step!r}): needs one finite number above 0.")
-        return temperature_of(WHO, surface, None, temperature), float(step), 0.0
+        step = positive(f"{WHO}(step", step)
+        return temperature_of(WHO, surface, None, temperature), step, 0.0
     if step is not None or temperature is not None:
         raise ParameterError(f"{WHO}: give a dynamics, or temperature= and step=, not both.")
-    _known_step(dynamics)
     single_valued(WHO, dynamics)
+    _known_step(dynamics)
     if isinstance(dynamics, SGD):
         noise = getattr(surface, "noise", None)
         if is_finite_sum(surface) or not getattr(noise, "gaussian", True):
@@ -333,11 +350,11 @@ def _known_step(dynamics: Any) -> None:
         return
     if isinstance(dynamics, Overdamped) and dynamics.integrator == "euler_maruyama":
         return
+    exact = "predict.chain (any step, 1-D), " if isinstance(dynamics, SGD) else ""
     raise UnsoundError(
         f"{WHO}: knows the first-order error of SGD (with heavy-ball momentum too) and of "
         f"Overdamped with integrator='euler_maruyama', not of {dynamics!r}. Use predict.quadratic "
-        "(exact, quadratic surfaces), predict.boltzmann_gibbs or predict.fokker_planck (step -> "
-        "0), or predict.chain with one of the former."
+        f"(exact, quadratic surfaces), {exact}or predict.boltzmann_gibbs (step -> 0)."
     )
 
 
@@ -351,6 +368,15 @@ def _accepted(law: Any) -> Any:
             "predict.quadratic (quadratic surfaces), or reduce the step."
         )
     regime = law.regime + f"; it moves {law.size:.2g} of the probability"
+    left = getattr(law, "next_order", 0.0)
+    if left > LARGEST:
+        raise UnsoundError(
+            f"{WHO}: at T = {law.temperature:g} the next order in the step moves ln(p_i/p_j) by "
+            f"about {left:.2g} (it grows as step**2/T). Use predict.chain (any step, 1-D and 2-D), "
+            "or reduce the step."
+        )
+    if left > 1e-9:
+        regime += f"; the next order moves ln(p_i/p_j) by about {left:.1g} or more"
     if law.negative_mass > 1e-12:
         regime += f", {law.negative_mass:.1e} of it below 0"
     object.__setattr__(law, "regime", regime)  # replace() would forget the integrals done
