@@ -128,10 +128,13 @@ class SGD:
         self._unscheduled()
         noise = getattr(surface, "noise", None)
         if not isinstance(noise, Isotropic):
+            batches = hasattr(surface, "n_examples")
+            given = "that of real mini-batches" if batches else " ".join(repr(noise).split())
             raise UnsoundError(
-                f"SGD has no single temperature on this surface: its gradient noise is {noise!r}, "
-                "not Isotropic(sigma). Use predict.quadratic or predict.chain, or give the "
-                "prediction temperature=... yourself."
+                f"SGD has no single temperature on this surface: its gradient noise is {given}, "
+                "not Isotropic(sigma). Use predict.quadratic (quadratic surfaces), "
+                "predict.fokker_planck or predict.chain (1-D and 2-D), or give the prediction "
+                "temperature=... yourself."
             )
         scale = np.asarray(self.learning_rate) / np.asarray(self.batch_size)
         result = scale * noise.sigma**2 / (2 * (1 - np.asarray(self.momentum)))

@@ -233,8 +233,9 @@ def _refusal(found: Equilibration, k: int | None, n_groups: int) -> str:
     return (
         f"p_A/p_B is not stationary yet{where}: {what}. Needed: replicas that crossed between the "
         "basins many times. Raise burn_in and n_steps, or the temperature (learning rate over "
-        "batch size); predict.chain tells the relaxation time in 1-D. Or observe "
+        "batch size); .relaxation_time of "
+        "predict.chain or predict.fokker_planck (1-D, 2-D) says how many. Or observe "
         "langevin.Transitions(every=...): its .ratio(i, j) and .stationary need crossings both "
         "ways, not a forgotten start. To read the counts all the same: "
-        "result.occupation(allow_unequilibrated=True)."
+        "result.occupation(allow_unequilibrated=True), and so compare()."
     )

@@ -10,10 +10,10 @@ import numpy as np
 
 from langevin.checks import real_number
 from langevin.dynamics import SGD
-from langevin.errors import ParameterError, UnsoundError
+from langevin.errors import FormulaError, ParameterError, UnsoundError
 from langevin.predict.chain_momentum import MomentumChain, momentum_chain
 from langevin.predict.chain_plane import PlaneChain, plane_chain
-from langevin.predict.common import check_points, find_minima, momentum_of
+from langevin.predict.common import check_points, check_surface, find_minima, momentum_of
 from langevin.predict.elimination import Factors, eliminate, quasi_stationary, slowest_mode
 from langevin.predict.kernel import WHO, Step, build, living, node_spacing, step_of
 from langevin.predict.smoothed import SmoothedLaw
@@ -144,6 +144,8 @@ class Chain(SmoothedLaw):
         """The passage into ``region``, kept: solving for it is what takes the time."""
         from langevin.predict.hitting import chain_hitting
 
+        if not isinstance(region, str):
+            raise FormulaError(f"hitting_time(region={region!r}): give text, such as 'x > 1'.")
         known = self.__dict__.setdefault("_passages", {})
         if region not in known:
             known[region] = chain_hitting(self, region)
@@ -191,6 +193,7 @@ def chain(
     that is zero or not Gaussian, a step that diverges or is too small to be resolved, or a lifetime
     that leaves no time to relax.
     """
+    check_surface(WHO, surface)
     if surface.dim > 2 or (surface.dim == 2 and momentum_of(dynamics) > 0):
         what = f"{surface.dim} dimensions" if surface.dim > 2 else "momentum in two dimensions"
         raise UnsoundError(

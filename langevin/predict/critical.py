@@ -9,7 +9,13 @@ import numpy as np
 
 from langevin.dynamics import SGD
 from langevin.errors import ParameterError, UnsoundError
-from langevin.predict.common import check_index, find_minima, momentum_of, single_valued
+from langevin.predict.common import (
+    check_index,
+    check_surface,
+    find_minima,
+    momentum_of,
+    single_valued,
+)
 from langevin.predict.laplace import log_determinant
 from langevin.surfaces.noise import Isotropic
 
@@ -49,6 +55,7 @@ def critical_noise(surface: Any, dynamics: Any, i: int, j: int) -> CriticalNoise
     has no eta/S.
     """
     who = "predict.critical_noise"
+    check_surface(who, surface)
     minima = find_minima(who, surface)
     i, j = check_index(i, len(minima)), check_index(j, len(minima))
     if i == j:

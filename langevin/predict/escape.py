@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from langevin.dynamics import SGD, Overdamped, Underdamped
+from langevin.dynamics import SGD, Underdamped
 from langevin.errors import ParameterError, UnsoundError
 from langevin.predict import kramers
 from langevin.predict.common import (
+    check_surface,
     find_minima,
     is_finite_sum,
     momentum_of,
@@ -42,7 +43,8 @@ class Escape:
 
     ``minimum`` and ``saddle`` (dim,) are that of the start's basin and the highest point of the
     lowest way; ``barrier_height`` is the difference of their energies, ``reduced_height`` the same
-    in units of the temperature (in 1-D of the noise met on the way).
+    in units of the temperature (in 1-D of the noise met on the way). ``start`` (dim,) is the one
+    asked for.
     """
 
     exact: float
@@ -56,6 +58,7 @@ class Escape:
     unit: str
     regime: str
     name: str = field(default="escape")
+    start: np.ndarray | None = None
 
     @property
     def mean_passage_time(self) -> float:
@@ -105,14 +108,15 @@ def escape(surface: Any, dynamics: Any, start: Any, barrier: Any) -> Escape:
     noise is zero or above 1-D not isotropic. Sources: Gardiner, Handbook of Stochastic Methods,
     5.2.7; Hanggi, Talkner & Borkovec 1990; Bovier et al. 2004.
     """
-    if not isinstance(dynamics, (SGD, Overdamped, Underdamped)):
-        raise ParameterError(f"{WHO}(dynamics={dynamics!r}): give SGD, Overdamped or Underdamped.")
+    check_surface(WHO, surface)
     single_valued(WHO, dynamics)
     penalised(WHO, dynamics)
     start, barrier = (_point(surface, n, p) for n, p in (("start", start), ("barrier", barrier)))
     if surface.dim == 1:
-        return _on_line(surface, dynamics, float(start[0]), float(barrier[0]))
-    return _in_space(surface, dynamics, start, barrier)
+        found = _on_line(surface, dynamics, float(start[0]), float(barrier[0]))
+    else:
+        found = _in_space(surface, dynamics, start, barrier)
+    return replace(found, start=start)
 
 
 def _point(surface: Any, name: str, value: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from langevin.predict.common import (
     check_edge_pair,
     check_edges,
     check_index,
+    check_line,
     check_points,
     gauss_legendre,
     normal_interval,
@@ -94,7 +95,7 @@ class FiniteStepGaussian(FiniteStep):
                 f"{self.name}: a cdf needs one dimension, this law has {self.surface.dim}. Use "
                 ".bin_probabilities(edges, axes=k) for the marginal along axis k."
             )
-        x = np.asarray(x, dtype=float)
+        x = check_line(x)
         edges = np.stack([np.full(x.shape, -np.inf), x])
         return self._interval(edges, 0)[0]
 

@@ -13,6 +13,7 @@ from langevin.predict.common import (
     check_edge_pair,
     check_edges,
     check_index,
+    check_line,
     check_points,
     gauss_legendre,
     normal_interval,
@@ -118,7 +119,7 @@ class GaussianMixture:
                 f"{self.name}: a cdf needs one dimension, this law has {self.dim}. "
                 "Use .bin_probabilities(edges, axes=k) for the marginal along axis k."
             )
-        x = np.asarray(x, dtype=float)
+        x = check_line(x)
         total = np.zeros(x.shape)
         for w, m, c in zip(
             self._shares(), self.means[:, 0], self.covariances[:, 0, 0], strict=True
@@ -172,7 +173,7 @@ def resolve_axes(dim: int, axes: int | tuple[int, ...] | None) -> tuple[int, ...
                 "that the edges belong to."
             )
         return tuple(range(dim))
-    chosen = (axes,) if isinstance(axes, (int, np.integer)) else tuple(axes)
+    chosen = tuple(axes) if np.iterable(axes) else (axes,)
     inside = all(isinstance(k, (int, np.integer)) and 0 <= k < dim for k in chosen)
     if not inside or not 1 <= len(chosen) <= 2 or len(set(chosen)) != len(chosen):
         raise ParameterError(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from langevin.errors import UnsoundError
-from langevin.predict.common import find_minima, momentum_of, temperature_of
+from langevin.predict.common import check_surface, find_minima, momentum_of, temperature_of
 from langevin.predict.gaussian import GaussianMixture
 from langevin.predict.laplace import log_determinant
 from langevin.predict.line import GibbsLine, integrate_line
@@ -30,6 +30,7 @@ def boltzmann_gibbs(
     Raises UnsoundError above two dimensions, for noise without one temperature, and where
     exp(-L/T) is not normalisable. Source: Jastrzebski et al. 2017, Theorem 1, Eq. 2.
     """
+    check_surface(WHO, surface)
     T = temperature_of(WHO, surface, dynamics, temperature)
     regime = f"small step, isotropic noise (T = {T:.6g}); the error is first order in the step"
     if momentum_of(dynamics) > 0:

@@ -14,6 +14,7 @@ from langevin.predict.common import (
     check_edge_pair,
     check_edges,
     check_index,
+    check_line,
     check_points,
     gauss_legendre,
 )
@@ -167,7 +168,9 @@ class GridLaw:
                 f"{self.name}: a cdf needs one dimension, this law has 2. Use "
                 ".bin_probabilities(edges, axes=k) for the marginal along axis k."
             )
-        x = np.asarray(x, dtype=float)
+        x = check_line(x)
+        if x.size == 0:
+            return x
         unique, back = np.unique(x, return_inverse=True)
         steps = self._masses([np.concatenate([[-np.inf], unique])]) if unique[0] > -np.inf else None
         if steps is None:

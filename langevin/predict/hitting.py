@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from langevin.checks import real_array
 from langevin.errors import ParameterError, UnsoundError
 from langevin.predict.common import check_points, gauss_legendre, normal_interval
 from langevin.predict.elimination import Factors, eliminate
@@ -52,9 +53,10 @@ class Hitting:
 
     def probability(self, steps: Any, start: Any) -> np.ndarray:
         """The probability of having hit by each of ``steps`` (any shape of whole numbers >= 0)."""
-        steps = np.asarray(steps)
-        if steps.dtype.kind not in "iu" or (steps < 0).any():
+        values = real_array("hitting_probability: step", steps, "needs whole numbers >= 0")
+        if not ((values >= 0) & (values == np.floor(values)) & (values < 1e15)).all():
             raise ParameterError(f"hitting_probability(step={steps!r}): needs whole numbers >= 0.")
+        steps = values.astype(np.int64)
         last = int(steps.max(initial=0))
         if last * max(self.transposed.nnz, 1) > 2e10:
             raise ParameterError(
@@ -102,17 +104,18 @@ def hitting(
     as gone astray. ``spacing`` is the width of a panel.
     """
     edges = np.asarray(edges, dtype=float)
-    panels = [
-        np.linspace(a, b, max(int(np.ceil((b - a) / spacing)), 1) + 1)
+    free = [
+        (a, b, max(int(np.ceil((b - a) / spacing)), 1))
         for a, b, within in zip(edges[:-1], edges[1:], inside[1:-1], strict=True)
         if not within
     ]
-    count = ORDER * sum(len(p) - 1 for p in panels)
+    count = ORDER * sum(n for *_, n in free)
     if count > MAX_NODES:
         raise UnsoundError(
             f"{WHO}: a step of {step.rate:g} needs {count} nodes (at most {MAX_NODES}). With steps "
             "so small use predict.escape, whose .monitored allows for the step."
         )
+    panels = [np.linspace(a, b, n + 1) for a, b, n in free]
     t, w = gauss_legendre(ORDER)
     low = np.concatenate([p[:-1] for p in panels] or [np.zeros(0)])
     width = np.concatenate([np.diff(p) for p in panels] or [np.zeros(0)])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from langevin.errors import UnsoundError
-from langevin.predict.common import find_minima, temperature_of
+from langevin.predict.common import check_surface, find_minima, temperature_of
 from langevin.predict.gaussian import GaussianMixture
 
 
@@ -35,6 +35,7 @@ def laplace(
     Raises UnsoundError for a minimum with a flat direction, or noise without one temperature.
     Source: Jastrzebski et al. 2017, Theorem 2, Eq. 3 and the ratio below it.
     """
+    check_surface("predict.laplace", surface)
     T = temperature_of("predict.laplace", surface, dynamics, temperature)
     minima = find_minima("predict.laplace", surface)
     hessians = [np.asarray(m.hessian, dtype=float) for m in minima]

@@ -12,6 +12,7 @@ from langevin.errors import UnsoundError
 from langevin.predict.common import (
     check_edges,
     check_index,
+    check_line,
     check_points,
     gauss_legendre,
 )
@@ -96,7 +97,9 @@ class GibbsLine:
 
     def cdf(self, x: Any, *, weight: Weight | None = None) -> np.ndarray:
         """The cumulative probability at ``x`` (any shape); of weight times density if given."""
-        x = np.asarray(x, dtype=float)
+        x = check_line(x)
+        if x.size == 0:
+            return x
         unique, back = np.unique(x, return_inverse=True)
         below = [] if unique[0] == -np.inf else [-np.inf]
         edges = np.concatenate([below, unique])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from langevin.checks import real_array
 from langevin.dynamics import Overdamped, Underdamped
 from langevin.errors import ParameterError, UnsoundError
 from langevin.predict.gaussian import GaussianMixture
@@ -73,12 +74,10 @@ def law_at(
     if not isinstance(step, (int, np.integer)) or isinstance(step, bool) or step < 1:
         raise ParameterError(f"at(step={step!r}): needs a whole number of steps, at least 1.")
     d = chain.dim
-    points = np.atleast_2d(np.asarray(centre if start is None else start, dtype=float))
+    needed = f"needs a finite point ({d},), or points (k, {d}) in equal shares"
+    points = np.atleast_2d(centre if start is None else real_array("at: start", start, needed))
     if points.ndim != 2 or points.shape[1] != d or not np.isfinite(points).all():
-        raise ParameterError(
-            f"at(start=...): shape {np.shape(start)} given; needs a finite point ({d},), or points "
-            f"(k, {d}) in equal shares."
-        )
+        raise ParameterError(f"at(start=...): shape {np.shape(start)} given; {needed}.")
     power, spread = chain.after(int(step))
     means = centre + (points - centre) @ power[:d, :d].T
     return GaussianAt(

@@ -10,7 +10,9 @@ import numpy as np
 from langevin.dynamics import SGD, Underdamped
 from langevin.errors import ParameterError, UnsoundError
 from langevin.predict.common import (
+    check_surface,
     find_minima,
+    has_discrete_step,
     is_finite_sum,
     momentum_of,
     single_valued,
@@ -106,12 +108,13 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
     that depends on the state of a formula. ParameterError for a batch that is not whole or is
     larger than the data. Reference: Mandt, Hoffman & Blei 2017, Eq. 13 (the eta -> 0 limit).
     """
+    check_surface(WHO, surface)
     single_valued(WHO, dynamics)
     if not surface.hessian_is_constant:
+        exact = "predict.chain (any step, 1-D and 2-D), " if has_discrete_step(dynamics) else ""
         raise UnsoundError(
             f"{WHO}: the Hessian of {getattr(surface, 'name', 'the surface')!r} is not constant. "
-            "Use predict.chain in 1-D, predict.laplace or predict.boltzmann_gibbs for small "
-            "steps, or simulate."
+            f"Use {exact}predict.laplace or predict.boltzmann_gibbs for small steps, or simulate."
         )
     decay = float(getattr(dynamics, "weight_decay", 0.0))
     hessian = np.asarray(surface.hessian(np.zeros(surface.dim)), dtype=float)
@@ -172,7 +175,7 @@ def _constant_covariance(surface: Any, dynamics: Any, minimum: np.ndarray) -> np
     if not np.allclose(here, away, rtol=1e-9, atol=0):
         raise UnsoundError(
             f"{WHO}: the gradient noise of this formula depends on the position. Use "
-            "predict.chain in 1-D, or simulate."
+            "predict.chain (1-D and 2-D) or predict.fokker_planck for small steps, or simulate."
         )
     return np.asarray(here, dtype=float) / float(dynamics.batch_size)
 

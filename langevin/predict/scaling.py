@@ -9,9 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from langevin.checks import real_number
 from langevin.dynamics import SGD
 from langevin.errors import LangevinError, ParameterError, UnsoundError
-from langevin.predict.common import find_minima, is_finite_sum, penalised, single_valued
+from langevin.predict.common import (
+    at_least_one,
+    check_surface,
+    find_minima,
+    is_finite_sum,
+    penalised,
+    single_valued,
+)
 from langevin.predict.finite_step import finite_step
 from langevin.predict.moments import LinearChain
 from langevin.predict.quadratic import MAX_DATA_DIM, example_noise
@@ -83,14 +91,17 @@ class Scaling:
         the equivalent on a data set of another size. On data the batch size is rounded to a whole
         number. Raises ParameterError where there is no such SGD.
         """
-        n = self.n_examples if n_examples is None else float(n_examples)
+        for value in (learning_rate, batch_size, momentum):
+            if not (value is None or (real_number(value) and math.isfinite(value))):
+                raise ParameterError(f"equivalent(): {value!r} given, needs finite numbers.")
+        n = self.n_examples
         if n_examples is not None and self.n_examples is None:
             raise ParameterError(
                 f"{WHO}: equivalent(n_examples=...) needs to know how many examples there are now: "
                 "predict.scaling(surface, dynamics, n_examples=N)."
             )
-        if n is not None and not n >= 1:
-            raise ParameterError(f"equivalent(n_examples={n_examples!r}): needs at least 1.")
+        if n_examples is not None:
+            n = at_least_one("equivalent(n_examples", n_examples)
         eta, m, g = self.dynamics.learning_rate, self.dynamics.momentum, self.noise_scale
         eta = float(eta if learning_rate is None else learning_rate)
         m = float(m if momentum is None else momentum)
@@ -199,15 +210,17 @@ class Scaling:
         less. Deviation from the dynamics at hand, see `deviations`. With momentum the *path* is
         that of the rule only below ``m = (1 - sqrt(eta h))**2``, where a well begins to oscillate.
         """
-        if not (np.ndim(tolerance) == 0 and 0 < tolerance < 10):
-            raise ParameterError(f"breaking(tolerance={tolerance!r}): needs a number above 0.")
+        if not (real_number(tolerance) and 0 < tolerance < 10):
+            raise ParameterError(
+                f"breaking(tolerance={tolerance!r}): needs a number above 0, below 10."
+            )
         if vary not in ("learning_rate", "momentum"):
             raise ParameterError(f"breaking(vary={vary!r}): 'learning_rate' or 'momentum'.")
         end, why = self._end(vary)
         low, high = 1.0, end
         grid = np.geomspace(1.0, end * (1 - 1e-9), 200)[1:]
         for a in grid:
-            if not self._within(self._scaled(float(a), vary), tolerance):
+            if self.deviation(self._scaled(float(a), vary)) > tolerance:
                 high = float(a)
                 break
             low = float(a)
@@ -215,15 +228,11 @@ class Scaling:
             return Breaking(end, self._scaled(low, vary), why, limit=True)
         for _ in range(60):
             middle = math.sqrt(low * high)
-            inside = self._within(self._scaled(middle, vary), tolerance)
+            inside = self.deviation(self._scaled(middle, vary)) <= tolerance
             low, high = (middle, high) if inside else (low, middle)
-        there = self._scaled(high, vary)
-        worst = self.deviations(there)
+        worst = self.deviations(there := self._scaled(high, vary))
         cause = max(worst, key=lambda name: abs(worst[name]))
         return Breaking(high, there, f"{cause} is off by {worst[cause]:+.3g}", limit=False)
-
-    def _within(self, other: SGD, tolerance: float) -> bool:
-        return self.deviation(other) <= tolerance
 
     def _scaled(self, a: float, vary: str) -> SGD:
         """This dynamics with the rule applied by a factor, the batch size not rounded."""
@@ -286,6 +295,7 @@ def scaling(surface: Any, dynamics: SGD, *, n_examples: float | None = None) -> 
     Raises UnsoundError for dynamics other than SGD, schedules, arrays or a weight decay (put it
     into the loss), and where a minimum does not exist.
     """
+    check_surface(WHO, surface)
     if not isinstance(dynamics, SGD):
         raise UnsoundError(
             f"{WHO}: {type(dynamics).__name__} has no learning rate, batch size and momentum to "
@@ -295,14 +305,12 @@ def scaling(surface: Any, dynamics: SGD, *, n_examples: float | None = None) -> 
     find_minima(WHO, surface)
     n = getattr(surface, "n_examples", None)
     if n_examples is not None:
-        if n is not None and n != n_examples:
+        if n is not None and not np.array_equal(n, n_examples):
             raise ParameterError(
                 f"{WHO}(n_examples={n_examples!r}): this surface has {n} examples. Leave it out, "
                 "and ask .equivalent(n_examples=...)."
             )
-        if not (np.ndim(n_examples) == 0 and n_examples >= 1):
-            raise ParameterError(f"{WHO}(n_examples={n_examples!r}): needs a number, at least 1.")
-        n = float(n_examples)
+        n = at_least_one(f"{WHO}(n_examples", n_examples)
     g = _noise_scale(dynamics, n)
     if not g > 0:
         raise UnsoundError(

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from langevin.errors import UnsoundError
-from langevin.predict.common import check_edges, check_index, check_points, normal_interval
+from langevin.predict.common import (
+    check_edges,
+    check_index,
+    check_line,
+    check_points,
+    normal_interval,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +68,7 @@ class SmoothedLaw:
 
     def cdf(self, x: Any) -> np.ndarray:
         """The cumulative probability at ``x`` (any shape)."""
-        x = np.asarray(x, dtype=float)
+        x = check_line(x)
         unique, back = np.unique(x, return_inverse=True)
         steps = self._masses(np.concatenate([[-np.inf], unique]))
         return (np.cumsum(steps) / self.surviving)[back].reshape(x.shape)
