@@ -23,8 +23,26 @@ def new_axes(ax: Any = None, *, figsize: tuple[float, float] = (6.4, 4.2)):
     return ax
 
 
+def _check(measured: Any, dim: int, who: str) -> None:
+    """Refuses what is no Density of ``dim`` dimensions."""
+    from langevin.errors import ParameterError
+
+    if not (hasattr(measured, "grid") and hasattr(measured, "stderr")):
+        raise ParameterError(
+            f"plot.{who}(measured={type(measured).__name__}): give a Density, as result.density() "
+            "returns, and predictions as a list."
+        )
+    if len(measured.axes) != dim:
+        other = "plot.density_maps" if dim == 1 else "plot.density"
+        raise ParameterError(
+            f"plot.{who}: needs a Density in {dim}-D, this one is in {len(measured.axes)}-D. Use "
+            f"{other}, or observe Histogram(axes=...)."
+        )
+
+
 def density(measured: Any, predictions: Sequence[Any] = (), *, ax: Any = None):
     """A measured 1-D Density with error bars, and predicted densities as lines."""
+    _check(measured, 1, "density")
     ax = new_axes(ax)
     grid = measured.grid
     step = max(1, len(grid) // 120)
@@ -126,6 +144,7 @@ def density_maps(measured: Any, predictions: Sequence[Any] = (), *, axes: Sequen
     """
     from matplotlib.colors import PowerNorm
 
+    _check(measured, 2, "density_maps")
     if not len(axes):
         import matplotlib.pyplot as plt
 

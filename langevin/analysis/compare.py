@@ -73,6 +73,11 @@ def compare(
     occupation has not equilibrated (unless ``allow_unequilibrated``), or when two results share
     their noise.
     """
+    if not isinstance(result, Result):
+        raise ParameterError(
+            f"compare(result={type(result).__name__}): the first argument must be the Result of "
+            "langevin.simulate or langevin.load."
+        )
     check_significance(significance)
     if margin is not None and not (np.ndim(margin) == 0 and margin > 0):
         raise ParameterError(f"margin={margin!r}: needs a number > 0, such as 0.01 for 1 %.")
@@ -80,6 +85,7 @@ def compare(
         have = ", ".join(result.kinds) or "none"
         raise ParameterError(f"observer={observer!r}: this run has no such observer, but: {have}.")
     found = Found()
+    _same_dimension(result, prediction)
     if isinstance(prediction, Result):
         name, regime = pairs.gather(
             found, result, prediction, group, allow_unequilibrated, observer
@@ -92,7 +98,7 @@ def compare(
         name, regime = prediction.name, prediction.regime
     else:
         raise ParameterError(
-            f"compare(result, {prediction!r}): the second argument must be a stationary "
+            f"compare(result, {_shown(prediction)}): the second argument must be a stationary "
             "prediction, such as langevin.predict.chain(surface, dynamics), a prediction of a "
             "passage time, or another result."
         )
@@ -100,7 +106,8 @@ def compare(
         raise ParameterError(
             f"the result (observed: {', '.join(result.observed) or 'nothing'}) and the prediction "
             f"{name!r} share no quantity. Observe Occupation, Moments or Histogram, and "
-            "not with at=, unless the prediction has .at(time): densities at given times are not "
+            "not with at=, unless the prediction has .at(time), as those of predict.chain, "
+            "predict.fokker_planck and predict.quadratic have: densities at given times are not "
             "stationary ones." + "".join(f" {note}" for note in found.notes)
         )
     # A stationary distance first, else that of the time at which it is largest.
@@ -120,6 +127,26 @@ def compare(
         distances=tuple(found.distances),
         margin=margin,
     )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def _same_dimension(result: Result, prediction: Any) -> None:
+    """Refuses a law of another dimension than the run's."""
+    if isinstance(prediction, Result) or not hasattr(prediction, "moments"):
+        return
+    try:
+        dim = len(prediction.moments()[0])
+    except LangevinError:
+        return
+    if dim != result.surface.dim:
+        raise ParameterError(
+            f"compare: the prediction {_named(prediction, 'given')!r} has {dim} dimensions, the "
+            f"result {result.surface.dim}. Predict on result.surface and result.dynamics."
+        )
 
 
 def _named(prediction: Any, otherwise: str) -> str:
@@ -222,11 +249,28 @@ def _passage(found: Found, result: Result, prediction: Any, group, observer) -> 
             "nothing to compare with. Predict another barrier or start."
         )
     found.rows.append(estimate_row(f"mean passage time ({passage.unit})", passage.mean, predicted))
+    found.notes += _other_start(result, prediction)
     if passage.censored:
         found.notes.append(
             f"note: {passage.censored:,} of {len(passage.times):,} replicas had not passed when "
             "the run ended; the mean takes their tail to be exponential."
         )
+
+
+def _other_start(result: Result, prediction: Any) -> list[str]:
+    """A note where replicas began in another basin than the one predicted for."""
+    start = getattr(prediction, "start", None)
+    if start is None or _n_minima(result.surface) < 2 or result.surface.dim > 2:
+        return []
+    minima = np.array([m.position for m in result.surface.minima()])
+    began = minima if result.start is None else np.reshape(result.start, (-1, len(minima[0])))
+    label = result.surface.basins().label
+    if not len(began) or (label(began.astype(float)) == label(np.asarray(start)[None])[0]).all():
+        return []
+    return [
+        f"note: the prediction starts at {np.round(start, 6).tolist()}, but not all replicas began "
+        "in that basin (start=None puts them at every minimum in turn): simulate(start=...)."
+    ]
 
 
 def _n_minima(surface) -> int:
@@ -240,6 +284,12 @@ def _notes(result: Result, prediction) -> list[str]:
     lifetime = getattr(prediction, "lifetime", math.inf)
     total = result.n_replicas * result.steps_done
     notes = []
+    diverged = int((result.diverged >= 0).sum())
+    if diverged:
+        notes.append(
+            f"note: {diverged:,} of {result.n_replicas:,} replicas diverged; the averages hold "
+            "what they did until then, also on their way out, the final positions do not."
+        )
     if lifetime < total:
         notes.append(
             f"note: the law is quasi-stationary; a replica escapes to infinity after "

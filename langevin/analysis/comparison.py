@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +19,7 @@ from langevin.errors import ParameterError
 SIGNIFICANCE = 1e-3
 RESOLUTION = 0.05
 SHOWN = 12  # rows of a printed table
+COLUMNS = 100  # of a printed line
 DISTANCES = 3  # distances below it
 
 
@@ -131,6 +134,12 @@ class Comparison:
         return "agrees" if self.resolution <= self.wanted_resolution else "undecided"
 
     @property
+    def _shape(self) -> Distance | None:
+        """A total variation that is certain, its lower end above what noise alone gives."""
+        found = (d for d in self.distances if d.name.startswith("total variation"))
+        return next((d for d in found if d.interval[0] > d.noise), None)
+
+    @property
     def statement(self) -> str:
         """The verdict in words: difference, equivalence and power."""
         within, seen = self.within, self.detectable
@@ -141,6 +150,11 @@ class Comparison:
             "undecided": "no difference was found, but this run could hardly have seen one",
             "differs": f"the difference is no accident ({self.worst.quantity})",
         }[self.verdict]
+        if self.verdict != "differs" and (shape := self._shape) is not None:
+            text += (
+                f" in a row, but the whole histogram is off: its {shape.name} is at least "
+                f"{shape.interval[0]:.2g} at {_percent(CONFIDENCE)}"
+            )
         if not math.isfinite(within):
             text += "; no bound on the deviation is known"
         elif self.verdict == "differs" and within > aimed:
@@ -157,37 +171,49 @@ class Comparison:
 
     def __str__(self) -> str:
         shown = sorted(self.rows, key=lambda r: (math.isnan(r.p_value), r.p_value))[:SHOWN]
-        width = max(len(row.quantity) for row in shown)
+        labels = [_short(row.quantity) for row in shown]
+        width = max(8, *(len(label) for label in labels))
         other = "other run" if self.prediction.startswith("another run") else "predicted"
         head = (
-            f"{'quantity':<{width}}  {'measured':>12} {'stderr':>9} {other:>12} {'z':>7} "
-            f"{'p (Holm)':>9}  deviation, 95 %"
+            f"{'quantity':<{width}} {'measured':>10} {'stderr':>8} {other:>10} {'z':>7} "
+            f"{'p (Holm)':>8}  deviation, 95 %"
         )
         lines = [f"measured against {self.prediction}: {self.verdict}", head]
-        for row in shown:
+        for label, row in zip(labels, shown, strict=True):
+            error = f"{row.stderr:8.2g}" if row.has_interval else f"{'-':>8}"
             lines.append(
-                f"{row.quantity:<{width}}  {row.measured:12.6g} {row.stderr:9.2g} "
-                f"{row.predicted:12.6g} {row.z:7.2f} {row.p_adjusted:9.2g}  {_interval(row)}"
+                f"{label:<{width}} {row.measured:10.5g} {error} {row.predicted:10.5g} "
+                f"{row.z:7.2f} {row.p_adjusted:8.2g}  {_interval(row)}".rstrip()
             )
         if len(self.rows) > len(shown):
             lines.append(f"({len(self.rows) - len(shown)} more rows, all with larger p-values)")
-        lines.append(f"p = {self.p_value:.3g} (Holm over {len(self.rows)} rows): {self.statement}")
+        words = [f"p = {self.p_value:.3g} (Holm over {len(self.rows)} rows): {self.statement}"]
         more = len(self.distances) - DISTANCES
-        lines += ["; ".join(map(str, self.distances[:DISTANCES]))] if self.distances else []
-        lines += [f"({more} more distances, in .distances)"] if more > 0 else []
-        return "\n".join([*lines, *self.notes])
+        words += ["; ".join(map(str, self.distances[:DISTANCES]))] if self.distances else []
+        words += [f"({more} more distances, in .distances)"] if more > 0 else []
+        folded = [textwrap.fill(t, COLUMNS, subsequent_indent="  ") for t in (*words, *self.notes)]
+        return "\n".join([*lines, *folded])
+
+
+def _short(quantity: str) -> str:
+    """A row's name as a table has room for: the tests of whole distributions have long ones."""
+    short = quantity.replace("Kolmogorov-Smirnov", "KS").replace("chi-square", "chi2")
+    short = short.replace("final positions", "finals").replace(" along axis ", ", axis ")
+    return re.sub(r", \d+ dof$", "", short)  # the column of the prediction says how many
 
 
 def _percent(share: float) -> str:
     """A share in per cent, in few digits."""
-    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
+    return f"{100 * share:.2g} %" if not 0.995 <= share < 100 else f"{100 * share:.0f} %"
 
 
 def _interval(row: Row) -> str:
     low, high = row.interval
     if not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"{100 * low:+.2g} % to {100 * high:+.2g} %"
+    return " to ".join(
+        f"{100 * v:+.0f} %" if 0.995 <= abs(v) < 100 else f"{100 * v:+.2g} %" for v in (low, high)
+    )
 
 
 def judged(rows: Sequence[Row], significance: float) -> tuple[Row, ...]:

@@ -150,6 +150,8 @@ def predicted(law: Any) -> dict[str, float]:
                 found[f"cov[{a},{b}]"] = float(np.asarray(covariance)[a, b])
         except UnsoundError:
             pass
+    if hasattr(law, "mean_passage_time"):
+        found["first_passage.mean"] = float(law.mean_passage_time)
     for name, value in _attributes(law):
         if (is_number(value) or isinstance(value, np.floating)) and math.isfinite(value):
             found[name] = float(value)
