@@ -165,6 +165,20 @@ def test_hitting_times_against_a_simulation(seed, check, nesterov):
     check.twin(mean.z(check.once("soon", warmer.hitting_time, region, start)), "warmer")
 
 
+@statistical(comparisons=1, dof=999, seed=12)
+def test_a_short_passage_is_that_of_the_point_ahead(seed, check):
+    """Some six steps, of which Nesterov's stored point saves one against the heavy ball."""
+    bowl, start, region = lv.Surface("x**2/2", noise=lv.Isotropic(0.3)), [-0.8], "x > -0.1"
+    laws = {n: predict.chain(bowl, lv.SGD(0.1, 1.0, 0.6, nesterov=n)) for n in (True, False)}
+    result = lv.simulate(
+        bowl, lv.SGD(0.1, 1.0, 0.6, nesterov=True), n_replicas=replicas(120_000), n_steps=400,
+        seed=seed, start=start, observe=lv.FirstPassage(region), progress=False,
+    )  # fmt: skip
+    mean = result.first_passage().mean
+    check.estimate(mean, laws[True].hitting_time(region, start), "mean")
+    check.twin(mean.z(laws[False].hitting_time(region, start)), "heavy ball")
+
+
 def test_a_hitting_time_is_the_sum_of_survival_over_time():
     """By the law's own matrix, for a threshold between two nodes: sum_t P(tau > t)."""
     chain = wells()

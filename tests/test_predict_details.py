@@ -46,6 +46,14 @@ def test_momentum_divides_the_slope_of_the_whole_law_too():
     assert heavy.slope(0, 1) == pytest.approx(plain.slope(0, 1) / 1.5, rel=1e-12)
 
 
+def test_a_law_that_is_negative_where_it_matters_is_refused():
+    """A sharp, unstable well with some percents of the mass: little is moved, but below 0."""
+    surface = lv.Surface("-log(exp(-x**2/2) + exp(-h*(x - 7)**2/2))", h=100.0)
+    assert predict.finite_step(surface, temperature=1.0, step=0.025).negative_mass < 0.005
+    with pytest.raises(UnsoundError, match=r"makes 0\.015 of it negative"):
+        predict.finite_step(surface, temperature=1.0, step=0.03)
+
+
 def test_momentum_widens_the_range_of_stable_steps():
     bowl = lv.surfaces.quadratic(np.eye(1))
     assert "first order" in predict.finite_step(bowl, lv.SGD(0.5, 1, momentum=0.9)).regime
@@ -148,6 +156,24 @@ def test_a_barrier_watched_at_steps_is_farther_out():
         assert found.monitored > found.exact
 
 
+def test_a_barrier_within_a_thousandth_of_the_top_is_the_top():
+    top = predict.escape(QUARTIC, lv.Overdamped(1.0, 1e-3), [-1.0], [0.0])
+    for barrier in (-1e-4, 1e-4):
+        near = predict.escape(QUARTIC, lv.Overdamped(1.0, 1e-3), [-1.0], [barrier])
+        assert near.kramers == pytest.approx(top.kramers, rel=1e-12)
+    with pytest.raises(UnsoundError, match="no maximum"):
+        predict.escape(QUARTIC, lv.Overdamped(1.0, 1e-3), [-1.0], [-0.01])
+
+
+def test_a_deeper_well_behind_a_high_barrier_holds_its_share():
+    """Wells 60 T deep near every whole number, the deepest to the left of the start."""
+    wells = lv.Surface("30*(1 - cos(c*x)) + 12*x + x**4/2", c=2 * np.pi)
+    found = predict.escape(wells, lv.Overdamped(1.0, 1e-4), [0.0], [1.0])
+    assert found.exact / found.kramers == pytest.approx(1, abs=0.02)
+    alone = wells.replace(c=2 * np.pi).energy(np.array([[-0.01], [0.49]]))
+    assert found.exact > 1e4 * np.exp(alone[1] - alone[0])  # that of the well it starts in
+
+
 def test_the_potential_of_noise_that_depends_on_the_position():
     """psi = int 2 U'/g^2, less ln g for Stratonovich's convention."""
     noise = "1 + a*x**2"
@@ -225,7 +251,7 @@ def test_the_second_eigenvalue_of_a_chain_that_loses_mass():
     values, vectors = np.linalg.eig(matrix)
     order = np.argsort(-abs(values))
     p = vectors[:, order[0]].real / vectors[:, order[0]].real.sum()
-    found = second_eigenvalue(matrix, p, 1 - values[order[0]].real)
+    found = second_eigenvalue(matrix, p)
     assert found == pytest.approx(abs(values[order[1]]), rel=1e-9)
 
 
@@ -364,6 +390,17 @@ def test_weights_of_the_jumps_have_no_kink():
 def test_bins_of_a_coarse_grid_sum_to_one():
     law = predict.fokker_planck(WELL, lv.Overdamped(0.12, 0.1), cells=40)
     assert law.bin_probabilities([-np.inf, 0.2, np.inf]).sum() == pytest.approx(1, abs=1e-13)
+
+
+def test_a_ratio_to_nothing_has_no_value():
+    nothing = replace(ESCAPING, thresholds=np.array([100.0]))
+    plane = lv.Surface("(x**2 - 1)**2 + y**2")
+    law = predict.fokker_planck(plane, lv.Overdamped(0.5, 0.01), cells=24)
+    left = np.where(law.nodes[..., 0] < -0.2, law.probability, 0.0)
+    for empty in (nothing, replace(law, probability=left)):
+        assert empty.ratio(1, 0) == 0
+        with pytest.raises(UnsoundError, match="minimum 1 has a probability of 0"):
+            empty.ratio(0, 1)
 
 
 def test_cells_across_a_border_are_divided():

@@ -119,7 +119,7 @@ def reached(matrix: Any, source: np.ndarray) -> np.ndarray:
     return found
 
 
-def second_eigenvalue(matrix: Any, p: np.ndarray, lost: float) -> float:
+def second_eigenvalue(matrix: Any, p: np.ndarray) -> float:
     """``|lambda_2|``, the largest after the leading one; 0 where none is above rounding.
 
     ARPACK on the matrix less its leading pair, so that oscillating modes count too. Its error is
@@ -128,20 +128,11 @@ def second_eigenvalue(matrix: Any, p: np.ndarray, lost: float) -> float:
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
     n = len(p)
-    left = np.ones(n)
-    if lost > 1e-15:
-        for _ in range(100):
-            new = matrix.T @ left
-            new /= new @ p
-            change = np.abs(new - left).max()
-            left = new
-            if change < 1e-12:
-                break
 
     def deflated(f: np.ndarray) -> np.ndarray:
         f = np.asarray(f, dtype=float).reshape(-1)
-        x = matrix @ (f - p * (left @ f))
-        return x - p * (left @ x)
+        x = matrix @ (f - p * f.sum())  # modulo p all that is left are the other eigenvalues
+        return x - p * x.sum()
 
     # Deterministic, slow along the first axis, and orthogonal to nothing in particular.
     start = p * (np.cumsum(p) - 0.4 + 0.1 * np.cos(np.arange(n)))

@@ -146,22 +146,12 @@ def slowest_mode(factors: Factors, p: np.ndarray, lost: float) -> float:
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
     n = len(p)
-    left = np.ones(n)
-    closed = factors.closed or lost < 1e-15
-    if not closed:
-        for _ in range(50):
-            new = factors.solve_transposed(left)
-            new /= new @ p
-            change = np.abs(new - left).max()
-            left = new
-            if change < 1e-13:
-                break
-    solver = Factors(factors.upper, factors.lower, closed)
+    solver = Factors(factors.upper, factors.lower, factors.closed or lost < 1e-15)
 
     def deflated(f: np.ndarray) -> np.ndarray:
         f = np.asarray(f, dtype=float).reshape(-1)
-        x = solver.solve(f - p * (left @ f))
-        return x - p * (left @ x)
+        x = solver.solve(f - p * f.sum())  # modulo p all that is left are the other eigenvalues
+        return x - p * x.sum()
 
     start = p * (np.cumsum(p) - 0.5)  # odd across the median: deterministic, never orthogonal
     try:

@@ -45,7 +45,7 @@ class SparseChain:
 
         Accurate to ``1e-15`` times itself, relatively; inf where it is above 1e13.
         """
-        size = second_eigenvalue(self.matrix, self.weights, self.lost)
+        size = second_eigenvalue(self.matrix, self.weights)
         return np.inf if size > 1 - 1e-13 else 0.0 if size <= 0 else float(-1 / np.log(size))
 
     @property
