@@ -232,6 +232,12 @@ def test_noise_that_vanishes_on_the_way():
 # --- chains ---------------------------------------------------------------------------------------
 
 
+def test_steps_that_are_not_gaussian_have_no_chain():
+    for dynamics in (lv.SGD(0.1, 4), lv.SGD(0.1, 4, momentum=0.5)):
+        with pytest.raises(UnsoundError, match=r"StudentT.* is not Gaussian"):
+            predict.chain(WELL.replace(noise=lv.StudentT(5.0)), dynamics)
+
+
 def test_a_closed_chain_hits_nothing():
     rows, columns = np.array([1, 0, 2, 1]), np.array([0, 1, 1, 2])
     closed = eliminate(rows, columns, np.full(4, 0.4), np.zeros(3))
