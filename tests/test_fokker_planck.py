@@ -511,7 +511,7 @@ def test_refuses_what_a_law_cannot_answer(swirl):
     with pytest.raises(UnsoundError, match="axes=k"):
         swirl.cdf(0.0)
     for t in (0.0, -1.0, np.nan, [1.0, 2.0]):
-        with pytest.raises(ParameterError, match="time above 0"):
+        with pytest.raises(ParameterError, match=r"at\(t=.*above 0"):
             swirl.at(t)
     with pytest.raises(ParameterError, match="narrower"):
         swirl.at(1e-4)
