@@ -49,7 +49,7 @@ MEANING = {
 class Checkpoint:
     """The checkpoint of one run in a folder of its own, locked while the run lasts.
 
-    `due` writes it when ``every`` seconds have passed. Raises CheckpointError for a folder that
+    It is `due` when ``every`` seconds have passed. Raises CheckpointError for a folder that
     cannot be used, is in use, or holds the checkpoint of another run or a corrupt one.
     """
 
@@ -99,10 +99,9 @@ class Checkpoint:
         self.resumed_at, self.written, self.elapsed = done, done, elapsed
         return done
 
-    def due(self, done: int) -> None:
-        """Writes the checkpoint if its time has come."""
-        if time.monotonic() - self.last >= self.every:
-            self.write(done)
+    def due(self) -> bool:
+        """Whether the time of the next checkpoint has come."""
+        return time.monotonic() - self.last >= self.every
 
     def write(self, done: int) -> None:
         """Writes the state after ``done`` steps. Raises CheckpointError; the old file stays."""

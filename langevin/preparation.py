@@ -15,6 +15,57 @@ LIMIT = 1e12  # farther than this a replica has escaped
 KEPT_STARTS = 4096  # start points that a result remembers
 
 
+def ready(
+    surface, dynamics, observe, start, *, n_replicas, n_steps, burn_in, seed, first_replica, dtype
+):
+    """A run's state before its first step, its bound observers, and where replicas began.
+
+    Raises ParameterError for observers that cannot be.
+    """
+    from langevin import observers
+    from langevin.engines import cpu
+    from langevin.engines.batches import Batches
+    from langevin.engines.windows import Schedules
+
+    kind = np.dtype(dtype)
+    starts = start_positions(surface, start, n_replicas, first_replica, kind)
+    began_at = remembered(start, starts)
+    observe = tuple(observe) if isinstance(observe, (tuple, list)) else (observe,)
+    origins = np.zeros(1, np.int16)
+    if start is None or any(isinstance(o, observers.Occupation) for o in observe):
+        origins = start_basins(surface, start, starts, first_replica)
+    run = observers.Run(
+        surface=surface,
+        dynamics=dynamics,
+        n_replicas=n_replicas,
+        n_steps=n_steps,
+        burn_in=burn_in,
+        dtype=kind,
+        n_tasks=cpu.n_tasks(n_replicas),
+        origins=origins,
+        temperature=warmest(surface, dynamics, n_steps),
+        start=starts.T,
+    )
+    bound = [observers.bind(observer, run) for observer in observe]
+    repeated = {b.name for b in bound if [c.name for c in bound].count(b.name) > 1}
+    if repeated:
+        raise ParameterError(
+            f"two observers are named {sorted(repeated)}: give each its own name=."
+        )
+    state = cpu.State(
+        positions=with_buffers(surface, starts, dynamics),
+        coefficients=coefficients(surface, dynamics, kind),
+        parameters=np.array(run_constants(surface, dynamics), dtype=kind),
+        fate=np.full(n_replicas, -1, np.int32),
+        key=(seed & 0xFFFFFFFF, seed >> 32),
+        limit=LIMIT,
+        first_replica=first_replica,
+        extra=Batches(surface, dynamics).values(kind) if on_data(surface) else (),
+        schedule=Schedules(surface, dynamics, n_steps),
+    )
+    return state, bound, began_at
+
+
 def on_data(surface) -> bool:
     """Whether the surface is a sum over examples, whose mini-batches are its noise."""
     return hasattr(surface, "n_examples")

@@ -65,6 +65,7 @@ class Result:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     ended_early: bool = False
     start: np.ndarray | None = None
+    device: str = "cpu"
 
     @property
     def n_replicas(self) -> int:

@@ -12,35 +12,23 @@ from typing import Any
 import numpy as np
 
 from langevin import information
-from langevin import observers as observers_module
 from langevin.checkpoint import Checkpoint
 from langevin.checks import one_of, whole_number
+from langevin.devices import choose
 from langevin.dynamics import SGD, Overdamped, Underdamped
 from langevin.errors import (
     CheckpointError,
     DivergenceError,
     LangevinError,
     ParameterError,
-    UnavailableError,
 )
-from langevin.preparation import (
-    LIMIT,
-    check_dynamics,
-    coefficients,
-    on_data,
-    remembered,
-    run_constants,
-    start_basins,
-    start_positions,
-    warmest,
-    with_buffers,
-    work,
-)
+from langevin.preparation import check_dynamics, on_data, ready, work
 from langevin.progress import interruptible, progress_bar
 from langevin.result import Result
 from langevin.stability import check_stability
 
 WINDOW = 2**30  # replica-steps between two looks at the clock, about a second
+GPU_WINDOW = 2**33  # replica-steps of a launch, about 10 ms; several are queued between two looks
 
 
 def simulate(
@@ -89,68 +77,40 @@ def simulate(
         dtype = np.dtype(dtype).name
     one_of("dtype", dtype, ("float64", "float32"))
     one_of("on_divergence", on_divergence, ("stop", "absorb"))
-    if device != "cpu":
-        raise UnavailableError(f"device={device!r}: this version runs on device='cpu' only.")
+    chosen = choose(device)
     check_dynamics(surface, dynamics, n_replicas)
     check_stability(surface, dynamics, n_steps)
     if on_data(surface) and n_steps > 2**32 - 4:
         raise ParameterError(f"n_steps={n_steps}: on data a run has at most 2**32 - 4 steps.")
 
-    kind = np.dtype(dtype)
-    starts = start_positions(surface, start, n_replicas, first_replica, kind)
-    began_at = remembered(start, starts)
-    observe = tuple(observe) if isinstance(observe, (tuple, list)) else (observe,)
-    origins = np.zeros(1, np.int16)
-    if start is None or any(isinstance(o, observers_module.Occupation) for o in observe):
-        origins = start_basins(surface, start, starts, first_replica)
-    from langevin.engines import cpu
-    from langevin.engines.batches import Batches
-    from langevin.engines.dropping import waiting
-    from langevin.engines.windows import Schedules
+    state, bound, began_at = ready(
+        surface, dynamics, observe, start, n_replicas=n_replicas, n_steps=n_steps, burn_in=burn_in,
+        seed=seed, first_replica=first_replica, dtype=dtype,
+    )  # fmt: skip
+    # One of two engines, which mirror each other.
+    if chosen.kind == "cuda":
+        from langevin.engines import cuda
 
-    run = observers_module.Run(
-        surface=surface,
-        dynamics=dynamics,
-        n_replicas=n_replicas,
-        n_steps=n_steps,
-        burn_in=burn_in,
-        dtype=kind,
-        n_tasks=cpu.n_tasks(n_replicas),
-        origins=origins,
-        temperature=warmest(surface, dynamics, n_steps),
-        start=starts.T,
-    )
-    bound = [observers_module.bind(observer, run) for observer in observe]
-    repeated = {b.name for b in bound if [c.name for c in bound].count(b.name) > 1}
-    if repeated:
-        raise ParameterError(
-            f"two observers are named {sorted(repeated)}: give each its own name=."
-        )
-    state = cpu.State(
-        positions=with_buffers(surface, starts, dynamics),
-        coefficients=coefficients(surface, dynamics, kind),
-        parameters=np.array(run_constants(surface, dynamics), dtype=kind),
-        fate=np.full(n_replicas, -1, np.int32),
-        key=(seed & 0xFFFFFFFF, seed >> 32),
-        limit=LIMIT,
-        first_replica=first_replica,
-        extra=Batches(surface, dynamics).values(kind) if on_data(surface) else (),
-        schedule=Schedules(surface, dynamics, n_steps),
-    )
-    engine = cpu.Engine(surface, dynamics, bound, dtype)
+        engine = cuda.Engine(surface, dynamics, bound, dtype, chosen.numbers)
+    else:
+        from langevin.engines import cpu
+
+        engine = cpu.Engine(surface, dynamics, bound, dtype)
+    from langevin.engines.dropping import passages_alone
+
     began = time.perf_counter()
-    longest = 2**16 if waiting(state, bound) is None else 2**12  # looks who is left
-    window = _window(n_replicas, work(surface, dynamics), longest)
+    longest = 2**12 if passages_alone(bound) else 2**16  # looks who is left
+    window = _window(n_replicas, work(surface, dynamics), longest, chosen.kind)
     described = {
         "surface": surface,
         "dynamics": dynamics,
-        "observers": observe,
+        "observers": observe if isinstance(observe, (tuple, list)) else (observe,),
         "n_replicas": n_replicas,
         "n_steps": n_steps,
         "burn_in": burn_in,
         "seed": seed,
         "first_replica": first_replica,
-        "device": device,
+        "device": chosen.kind,
         "dtype": dtype,
         "on_divergence": on_divergence,
         "window": window,
@@ -166,8 +126,14 @@ def simulate(
             began -= saved.elapsed
         stops = on_divergence == "stop"
         done, failure = _advance(engine, state, done, n_steps, window, stops, progress, saved)
-    result = _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed, dtype)
-    result = dataclasses.replace(result, resumed_at=resumed_at, start=began_at)
+        engine.fetch(state)
+        rows = engine.positions(state)
+    result = _result(
+        surface, dynamics, state, rows, bound, done, began, n_steps, burn_in, seed, dtype
+    )
+    result = dataclasses.replace(
+        result, resumed_at=resumed_at, start=began_at, device=chosen.name
+    )
     if failure is not None:
         failure.result = result
         raise failure
@@ -176,24 +142,23 @@ def simulate(
     return result
 
 
-def _window(n_replicas: int, weight: float, longest: int) -> int:
-    """Steps between two looks at the clock, from the experiment alone."""
-    shortest = 64 if weight <= 4 else 4
-    window = 2 ** math.floor(math.log2(max(1, WINDOW / (n_replicas * weight))))
+def _window(n_replicas: int, weight: float, longest: int, kind: str) -> int:
+    """Steps of one call of the kernel, from the experiment and the kind of device alone."""
+    size, shortest = (GPU_WINDOW, 1024) if kind == "cuda" else (WINDOW, 64)
+    shortest = shortest if weight <= 4 else shortest // 16
+    window = 2 ** math.floor(math.log2(max(1, size / (n_replicas * weight))))
     return int(min(longest, max(shortest, window)))
 
 
 def _advance(engine, state, done, n_steps, window, stops, progress, saved):
     """Runs window after window; the steps done, and the error of a checkpoint not written."""
-    from langevin.engines.dropping import all_passed
-
     n = state.positions.shape[1]
     with interruptible() as interrupted, progress_bar(progress, n, n_steps) as show:
 
         def going() -> bool:
-            if done >= n_steps or interrupted() or (stops and (state.fate >= 0).any()):
+            if done >= n_steps or interrupted() or (stops and engine.diverged(state)):
                 return False
-            return done == 0 or not all_passed(state, engine.observers)
+            return done == 0 or not engine.passed(state)
 
         try:
             show(done, "compiling")
@@ -209,10 +174,12 @@ def _advance(engine, state, done, n_steps, window, stops, progress, saved):
                     break
                 done = end
                 show(done, "running")
-                if saved is not None:
-                    saved.due(done)
+                if saved is not None and saved.due():
+                    engine.fetch(state)
+                    saved.write(done)
             else:  # not after a second Ctrl-C, which may leave the state between two windows
                 if saved is not None:
+                    engine.fetch(state)
                     saved.write(done)
         except KeyboardInterrupt:
             pass
@@ -221,13 +188,15 @@ def _advance(engine, state, done, n_steps, window, stops, progress, saved):
     return done, None
 
 
-def _result(surface, dynamics, state, bound, done, began, n_steps, burn_in, seed, dtype) -> Result:
+def _result(
+    surface, dynamics, state, rows, bound, done, began, n_steps, burn_in, seed, dtype
+) -> Result:
     from langevin.engines.dropping import all_passed
     from langevin.engines.source import has_momentum
 
     dim = surface.dim
-    positions = state.positions[:dim].T
-    velocities = state.positions[dim : 2 * dim].T if has_momentum(dynamics) else None
+    positions = rows[:dim].T
+    velocities = rows[dim : 2 * dim].T if has_momentum(dynamics) else None
     diverged = np.where(
         state.fate >= 0, np.minimum(4 * (state.fate.astype(np.int64) + 1), done), -1
     )

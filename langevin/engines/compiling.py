@@ -12,15 +12,17 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import math
 import os
 import sys
 import tempfile
 import types as python_types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import types
@@ -90,8 +92,8 @@ def _written(name: str, text: str) -> Path:
     return path
 
 
-def load(text: str, entry: str = "run"):
-    """The compiled entry function of a generated module."""
+def load(text: str, entry: str = "run", decorate: Callable | None = None):
+    """The compiled entry function of a generated module, for the CPU unless ``decorate`` differs."""
     options = inspect.getsource(sys.modules[__name__])  # flags and hints change the machine code
     stamp = hashlib.sha256(f"{numba.__version__}\n{options}\n{text}".encode()).hexdigest()[:24]
     name = f"langevin_kernel_{stamp}"
@@ -101,7 +103,7 @@ def load(text: str, entry: str = "run"):
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # numba's cache looks the module up by name
         spec.loader.exec_module(module)
-        _decorate(module, entry)
+        (decorate or _decorate)(module, entry)
         _loaded[name] = module
     return getattr(module, entry)
 
@@ -146,3 +148,128 @@ def threads(wanted: int | None) -> Iterator[None]:
 def argument_types(arguments) -> tuple:
     """The signature of a call."""
     return tuple(numba.typeof(value) for value in arguments)
+
+
+# --- CUDA -----------------------------------------------------------------------------------------
+
+
+def simulated() -> bool:
+    """Whether numba runs CUDA kernels in Python, on NumPy arrays (NUMBA_ENABLE_CUDASIM=1)."""
+    return bool(numba.config.ENABLE_CUDASIM)
+
+
+@functools.cache
+def cuda():
+    """numba.cuda: the only place that names it."""
+    from numba import cuda
+
+    numba.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+    return cuda
+
+
+@functools.cache
+def _hardware() -> dict[str, Callable]:
+    """One-instruction functions of float32 by the names that kernels/hardware.py calls."""
+    if simulated():
+        named = {"log2": math.log2, "sqrt": math.sqrt, "sine": math.sin, "cosine": math.cos}
+        return {f"hardware_{k}": lambda x, f=f: np.float32(f(x)) for k, f in named.items()}
+    from numba.cuda.extending import intrinsic as device_intrinsic
+
+    def unit(instruction: str):
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+            text = f"{instruction}.approx.ftz.f32 $0, $1;"
+            return builder.call(ir.InlineAsm(kind, text, "=f,f"), arguments)
+
+        return device_intrinsic(lambda typing_context, x: (types.float32(types.float32), generate))
+
+    named = {"log2": "lg2", "sqrt": "sqrt", "sine": "sin", "cosine": "cos"}
+    return {f"hardware_{k}": unit(instruction) for k, instruction in named.items()}
+
+
+def _decorate_cuda(module: python_types.ModuleType, entry: str) -> None:
+    module.cuda, module.int32 = cuda(), types.int32
+    vars(module).update(_hardware())
+    own = [k for k, v in vars(module).items() if isinstance(v, python_types.FunctionType)]
+    for key in own:
+        function = getattr(module, key)
+        if key == entry:
+            setattr(module, key, cuda().jit(cache=not simulated())(function))
+        elif not simulated():
+            setattr(module, key, cuda().jit(device=True, forceinline=True)(function))
+
+
+def load_cuda(text: str, entry: str = "run"):
+    """The kernel of a generated module, to be launched."""
+    return load(text, entry, _decorate_cuda)
+
+
+def ptx(text: str, arguments, cc: tuple[int, int], entry: str = "run") -> str:
+    """PTX of a generated module's kernel for arguments like these, with or without a GPU."""
+    from numba.cuda import dispatcher
+
+    kernel = load_cuda(text, entry)
+    # Functions that a kernel calls are compiled for the device at hand, and there may be none.
+    here = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: python_types.SimpleNamespace(compute_capability=cc)
+    try:
+        return cuda().compile_ptx(kernel.py_func, argument_types(arguments), cc=cc)[0]
+    finally:
+        dispatcher.get_current_device = here
+
+
+def launch(kernel, shape: tuple[int, int, int], arguments) -> None:
+    """Starts blocks of threads, with bytes of shared memory; does not wait."""
+    blocks, threads, shared = shape
+    kernel[blocks, threads, 0, shared](*arguments)
+
+
+def synchronise() -> None:
+    """Waits for the GPU of this context."""
+    cuda().synchronize()
+
+
+@contextmanager
+def on_device(number: int) -> Iterator[None]:
+    """What runs inside runs on this GPU."""
+    if simulated():
+        yield
+        return
+    import cupy
+
+    with cupy.cuda.Device(number), cuda().gpus[number]:
+        yield
+
+
+def to_device(values):
+    """A copy in the GPU's memory, as a CuPy array."""
+    if simulated():
+        return np.array(values, order="C")
+    import cupy
+
+    return cupy.array(values, order="C")
+
+
+def to_host(values) -> np.ndarray:
+    """A copy in the host's memory."""
+    return values.copy() if isinstance(values, np.ndarray) else values.get()
+
+
+def kernel_array(values):
+    """What a kernel takes: an array of the GPU without waiting for it, or a number."""
+    if simulated() or not hasattr(values, "__cuda_array_interface__"):
+        return values
+    return cuda().as_cuda_array(values, sync=False)
+
+
+def gpus() -> list[tuple[str, tuple[int, int], int]]:
+    """Name, compute capability and bytes of memory of each GPU; numba's error without a driver."""
+    if simulated():
+        return [("simulated GPU", (9, 0), 0)]
+    found = []
+    for device in cuda().gpus:
+        with device:
+            memory = cuda().current_context().get_memory_info().total
+        name = device.name.decode() if isinstance(device.name, bytes) else device.name
+        found.append((name, tuple(device.compute_capability), int(memory)))
+    return found

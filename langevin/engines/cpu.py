@@ -17,8 +17,16 @@ import numpy as np
 from langevin.engines import compiling, source
 from langevin.engines.batches import Batches
 from langevin.engines.cpu_observers import observer_source
-from langevin.engines.cpu_steps import Layout, batched, constants, fused, split, words
-from langevin.engines.dropping import Remaining
+from langevin.engines.cpu_steps import (
+    Layout,
+    at_step,
+    batched,
+    constants,
+    fused,
+    split,
+    words,
+)
+from langevin.engines.dropping import Remaining, all_passed
 from langevin.engines.source import GROUP, Step, joined, names
 from langevin.engines.windows import Schedules
 
@@ -108,6 +116,21 @@ class Engine:
         if interrupted:
             raise KeyboardInterrupt
 
+    def diverged(self, state: State) -> bool:
+        """Whether a replica has diverged."""
+        return bool((state.fate >= 0).any())
+
+    def passed(self, state: State) -> bool:
+        """Whether first passages are all that is observed, and none is left."""
+        return all_passed(state, self.observers)
+
+    def fetch(self, state: State) -> None:
+        """The host's arrays are the engine's own."""
+
+    def positions(self, state: State) -> np.ndarray:
+        """The state's rows where they are."""
+        return state.positions
+
     def close(self) -> None:
         """Ends the threads."""
         self.pool.shutdown()
@@ -115,26 +138,46 @@ class Engine:
 
 def kernel_source(surface, dynamics, observers, dtype: str) -> str:
     """The whole module that a run compiles."""
+    functions, run = parts(surface, dynamics, observers, dtype)
+    return source.module_source(dtype, *functions, run.text())
+
+
+@dataclass(frozen=True)
+class Run:
+    """``run``, the loop over blocks, groups of steps and observers, as lines."""
+
+    arguments: str
+    setup: list[str]
+    block: list[str]
+
+    def text(self) -> str:
+        """The function's source."""
+        loop = "for block in range(task, (n + 63) // 64, tasks):"
+        head = ["kernel_hints()", *self.setup, loop]
+        return f"def run({self.arguments}):\n" + indented(head, 1) + indented(self.block, 2)
+
+
+def parts(surface, dynamics, observers, dtype: str, **layout) -> tuple[list[str], Run]:
+    """The functions that belong to a run, as text, and its loop; ``layout`` as `Layout` takes."""
     batches = Batches(surface, dynamics) if hasattr(surface, "n_examples") else None
     gaussian = batches is None or not batches.stochastic
     if batches is None:
         slope = surface.gradient_source()
         step = one = source.step_of(surface, dynamics)
         small = surface.dim <= 3 and source.operations(slope) <= FUSED_OPERATIONS
-        stepping = fused if small else split
+        stepping = fused if small or layout.get("known") else split
     else:
         slope, stepping = batches.source, batched
         step, one = (Step(dim, dynamics, gaussian) for dim in (surface.dim, 1))
-    layout = Layout(step, dtype)
+    plan = Layout(step, dtype, **layout)
     parameters = names("p", len(surface.parameters))
-    pieces = [observer_source(k, observer, layout) for k, observer in enumerate(observers)]
-    parts = [
+    pieces = [observer_source(k, observer, plan) for k, observer in enumerate(observers)]
+    functions = [
         slope,
         source.step_source(one),
         *(piece.functions for piece in pieces if piece.functions),
-        _run_source(layout, parameters, batches, stepping(layout, batches), pieces),
     ]
-    return source.module_source(dtype, *parts)
+    return functions, _run(plan, parameters, batches, stepping(plan, batches), pieces)
 
 
 def indented(lines, depth: int) -> str:
@@ -142,8 +185,7 @@ def indented(lines, depth: int) -> str:
     return "".join("    " * depth + line + "\n" if line else "\n" for line in lines)
 
 
-def _run_source(layout: Layout, parameters, batches, stepping, pieces) -> str:
-    """``run``: the loop over blocks, groups of steps and observers."""
+def _run(layout: Layout, parameters, batches, stepping, pieces) -> Run:
     arguments = joined(
         ["positions", "coefficients", "parameters", "fates", "key0", "key1", "limit"],
         ["first_replica", "numbers"],
@@ -153,7 +195,6 @@ def _run_source(layout: Layout, parameters, batches, stepping, pieces) -> str:
         *(piece.arguments for piece in pieces),
     )
     head = [
-        "kernel_hints()",
         "n = positions.shape[1]",
         f"lanes = np.empty(({layout.rows}, 64), real)",
         f"word = np.empty(({max(4 * layout.draws, 1)}, 64), np.uint32)",
@@ -164,7 +205,6 @@ def _run_source(layout: Layout, parameters, batches, stepping, pieces) -> str:
         *(batches.setup if batches else []),
         *(line for piece in pieces for line in piece.setup),
         "group_end = (step_end + 3) // 4",
-        "for block in range(task, (n + 63) // 64, tasks):",
     ]
     size = len(layout.state)
     block = [
@@ -190,31 +230,38 @@ def _run_source(layout: Layout, parameters, batches, stepping, pieces) -> str:
     tail = [
         "last = (step_end - 1) % 4",
         "partial = last != 3 and group_end > group_begin",
+        *at_step(layout, "last"),
         "for i in range(valid):",
         "    r = start + i",
-        "    row = 0",
         "    if partial and (fate[i] < 0 or fate[i] == group_end - 1):",
-        f"        row = {layout.trail} + {size} * last",
         "        fate[i] = -1",
         f"        for k in range({layout.dim}):",
         "            if not abs(lanes[row + k, i]) < limit:",
         "                fate[i] = np.int32(group_end - 1)",
-        "        row = row if fate[i] < 0 else 0",
+        "        if fate[i] < 0:",
+        f"            for k in range({size}):",
+        "                lanes[k, i] = lanes[row + k, i]",
         "    fates[r] = fate[i]",
         f"    for k in range({size}):",
-        "        positions[k, r] = lanes[row + k, i]",
+        "        positions[k, r] = lanes[k, i]",
         *(line for piece in pieces for line in piece.flush),
     ]
-    text = f"def run({arguments}):\n"
-    return text + indented(head, 1) + indented(block, 2) + indented(step, 3) + indented(tail, 2)
+    return Run(arguments, head, [*block, *("    " + line for line in step), *tail])
 
 
 def _observe(pieces, layout: Layout) -> list[str]:
     """Lets every observer look at the steps of this group that are its own."""
     if not pieces:
         return []
-    lines = ["for j in range(4):", "    step = 4 * group + j + 1", "    if step > step_end:"]
-    lines += ["        break", f"    row = {layout.trail} + j * {len(layout.state)}"]
+    due = "min(" + ", ".join(f"next{k}" for k in range(len(pieces))) + ")"
+    lines = [
+        f"if {due if len(pieces) > 1 else 'next0'} <= 4 * group + 4:",
+        "    for j in range(4):",
+        "        step = 4 * group + j + 1",
+        "        if step > step_end:",
+        "            break",
+        *("        " + line for line in at_step(layout, "j")),
+    ]
     for k, piece in enumerate(pieces):
-        lines += [f"    if step == next{k}:", *("        " + line for line in piece.record)]
+        lines += [f"        if step == next{k}:", *(" " * 12 + line for line in piece.record)]
     return lines

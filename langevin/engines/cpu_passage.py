@@ -138,7 +138,7 @@ def autocorrelation_source(k: int, observer, layout) -> Piece:
         f"        running{k}[sum{k} + 2, i] += value{k}[c, i]",
     ]
     sums, clear, record, flush = accumulated(
-        k, observer, 1 + 3 * m, "np.float64", lines, f"lags{k}"
+        k, observer, layout, 1 + 3 * m, "np.float64", lines, f"lags{k}"
     )
     record = [*due, f"when{k} = ((step - first{k}) // every{k}) % lags{k}", *record]
     flush += [

@@ -60,16 +60,19 @@ def counting(k: int, observer) -> tuple[list, list, list, list]:
     return arguments, setup, block, due
 
 
-def accumulated(k: int, observer, width: int, kind: str, lines: list, slots="2") -> tuple:
+def accumulated(k: int, observer, layout, width: int, kind: str, lines: list, slots="2") -> tuple:
     """Set-up, head of a block, record and flush around ``lines``, which add to lane i's tallies.
 
     They add to ``running{k}[slot{k} + c, i]`` with c below ``width``. Slots are few with every= and
-    are kept by lane until the block's end; with at= they may be many, and are added at once.
+    are kept by lane until the block's end; with at= they may be many, and are added at once. A
+    thread keeps one slot alone, in registers, and adds it when another begins.
     """
-    rows = f"{'1' if observer.at is not None else slots} * {width}"
+    single = layout.threads or observer.at is not None
+    rows = f"{'1' if single else slots} * {width}"
     setup = [f"running{k} = np.empty(({rows}, 64), {kind})"]
     clear = [f"running{k}[:, :] = 0"]
-    where = f"when{k}, c" if observer.at is not None else f"c // {width}, c % {width}"
+    now = f"when{k}" if observer.at is not None else f"kept{k}"
+    where = f"{now}, c" if single else f"c // {width}, c % {width}"
     flush = [
         f"for c in range({rows}):",
         "    for i in range(64):",
@@ -77,7 +80,11 @@ def accumulated(k: int, observer, width: int, kind: str, lines: list, slots="2")
     ]
     if observer.at is not None:
         return setup, [], [*clear, f"slot{k} = 0", *lines, *flush], []
-    return setup, clear, [f"slot{k} = when{k} * {width}", *lines], flush
+    if not layout.threads:
+        return setup, clear, [f"slot{k} = when{k} * {width}", *lines], flush
+    change = [f"if when{k} != kept{k}:", *("    " + line for line in flush + clear)]
+    change += [f"    kept{k} = when{k}", f"slot{k} = 0"]
+    return setup, [*clear, f"kept{k} = 0"], [*change, *lines], flush
 
 
 def values(k: int, observer) -> list[str]:

@@ -7,9 +7,13 @@ from langevin.kernels.purposes import Purpose
 
 
 class Layout:
-    """Which row of the lane buffer holds what."""
+    """Which row of the lane buffer holds what.
 
-    def __init__(self, step: Step, dtype: str):
+    ``threads``: each lane will be a thread of a GPU. ``known``: its rows must then be numbers.
+    """
+
+    def __init__(self, step: Step, dtype: str, *, threads: bool = False, known: bool = False):
+        self.threads, self.known = threads, known
         self.step, self.dim, self.gaussian, self.dtype = step, step.dim, step.gaussian, dtype
         self.state, self.noises = step.state, step.n_normals
         self.coefficients = step.coefficients
@@ -17,9 +21,24 @@ class Layout:
         self.trail = self.first_coefficient + len(self.coefficients)
         self.normals = self.trail + GROUP * len(self.state)
         self.gradient = self.normals + GROUP * self.noises
-        self.rows = self.gradient + max(self.dim, len(self.state) + self.noises)
+        self.seen = self.gradient + max(self.dim, len(self.state) + self.noises)
+        self.rows = self.seen + (len(self.state) if known else 0)
         self.halves = 2 if dtype == "float64" else 1  # Philox calls a component and group
         self.draws = self.halves * self.noises
+
+
+def at_step(layout: Layout, j: str) -> list[str]:
+    """Lines after which ``row`` is that of the state after step j of the group."""
+    size = len(layout.state)
+    if not layout.known:
+        return [f"row = {layout.trail} + {j} * {size}"]
+    # Scalars have no index: those of step j are chosen among the four.
+    chosen = []
+    for k in range(size):
+        rows = [f"lanes[{layout.trail + step * size + k}, i]" for step in range(GROUP)]
+        others = "".join(f"{rows[step]} if {j} == {step} else " for step in range(GROUP - 1))
+        chosen.append(f"    lanes[{layout.seen + k}, i] = {others}{rows[-1]}")
+    return ["for i in range(64):", *chosen, f"row = {layout.seen}"]
 
 
 def words(layout: Layout) -> list[str]:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 
 import numpy as np
 
 
+def passages_alone(observers) -> bool:
+    """Whether first passages are all that is observed."""
+    return bool(observers) and all(observer.kind == "first_passage" for observer in observers)
+
+
 def waiting(state, observers) -> np.ndarray | None:
     """Whether each replica still has a passage before it; None where something else is observed."""
-    if not observers or any(observer.kind != "first_passage" for observer in observers):
+    if not passages_alone(observers):
         return None
     open_passages = [observer.memory["passed"] == 0 for observer in observers]
-    return (state.fate < 0) & np.logical_or.reduce(open_passages)
+    return (state.fate < 0) & functools.reduce(operator.or_, open_passages)
 
 
 def all_passed(state, observers) -> bool:
@@ -34,11 +41,11 @@ class Remaining:
         wanted = None if state.extra else waiting(state, observers)
         if wanted is None or not 0 < wanted.sum() <= 0.75 * len(wanted):
             return
-        self.replicas = replicas = np.flatnonzero(wanted)
+        self.replicas = replicas = wanted.nonzero()[0]  # arrays may be a GPU's
         each = state.coefficients.shape[1] > 1
         self.state = dataclasses.replace(
             state,
-            positions=np.ascontiguousarray(state.positions[:, replicas]),
+            positions=state.positions[:, replicas].copy(order="C"),
             coefficients=state.coefficients[:, replicas].copy() if each else state.coefficients,
             fate=state.fate[replicas],
             numbers=(state.first_replica + replicas).astype(np.uint64),

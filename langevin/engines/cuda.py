@@ -1,0 +1,334 @@
+"""The CUDA engine: a replica a thread, its state in registers for all steps of a launch.
+
+The mirror of cpu.py, whose text it runs: threads.py turns lanes into threads, and here are the
+launch and the memory. Nothing that is added up depends on an order: counts are integers, in shared
+memory where they fit and flushed once, and sums of real numbers are kept exactly, as whole numbers
+of eight sizes. So results do not depend on the grid or on the number of GPUs.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+
+from langevin.engines import compiling, source
+from langevin.engines.cpu import State, indented, n_tasks, parts
+from langevin.engines.dropping import Remaining, all_passed, passages_alone
+from langevin.engines.exact_sums import ADD_EXACTLY, PARTS, ROOM, carried, from_floats, to_floats
+from langevin.engines.threads import per_thread
+from langevin.kernels import hardware
+
+THREADS = 256  # of a block, at most
+SHARED = 32 * 1024  # bytes that a block's counters may take
+LOOK = 0.25  # seconds between two looks at the clock
+MOST = 1024  # launches queued at most
+
+
+class Engine:
+    """One compiled experiment: ``advance`` moves every replica from one step to a later one."""
+
+    def __init__(
+        self, surface, dynamics, observers, dtype: str, devices=(0,), threads: int = THREADS
+    ):
+        self.text = kernel_source(surface, dynamics, observers, dtype)
+        self.observers, self.devices, self.threads = observers, tuple(devices), threads
+        self.kernel = compiling.load_cuda(self.text)
+        self.shares: list[Share] = []
+        self.queued, self.batch = 0, 1
+        self.seen_diverged = self.seen_passed = False
+        for observer in observers:
+            if observer.store.dtype == float and observer.kind != "trajectory":
+                # What a checkpoint needs besides the rounded sums, to go on to the same bits.
+                shape = (*observer.store.shape, PARTS)
+                observer.memory["exact"] = observer.allocate(shape, np.int64, "Use fewer groups.")
+
+    def compile(self, state: State) -> None:
+        """Puts the state on the GPUs and compiles the kernel."""
+        tasks, n = n_tasks(state.positions.shape[1]), state.positions.shape[1]
+        blocks = -(-n // 64)
+        # A share begins at a multiple of 64 tasks, so that every replica keeps its task.
+        turns = -(-blocks // tasks)
+        each = -(-turns // len(self.devices)) * tasks * 64
+        for k, device in enumerate(self.devices):
+            begin, end = k * each, min(n, (k + 1) * each)
+            if begin < end:
+                self.shares.append(Share(self, state, device, begin, end, tasks))
+        for share in self.shares:
+            share.compile()
+        self.look()
+
+    def advance(self, state: State, begin: int, end: int) -> None:
+        """Starts steps begin + 1 ... end for all replicas; begin is a multiple of 4.
+
+        Returns at once, but every quarter of a second waits until the GPUs have caught up.
+        """
+        if not self.queued:
+            self.began = time.perf_counter()
+        for share in self.shares:
+            share.advance(begin, end)
+        self.queued += 1
+        if self.queued >= self.batch or passages_alone(self.observers):
+            self.look()
+
+    def look(self) -> None:
+        """Waits for the GPUs, and sees whether replicas diverged or all have passed."""
+        for share in self.shares:
+            share.synchronise()
+        if self.queued:
+            spent = (time.perf_counter() - self.began) / self.queued
+            self.batch = int(min(MOST, 2 * self.batch, max(1, LOOK / max(spent, 1e-9))))
+        self.queued = 0
+        self.seen_diverged = any(share.diverged() for share in self.shares)
+        self.seen_passed = all(share.all_passed() for share in self.shares)
+
+    def diverged(self, state: State) -> bool:
+        """Whether a replica had diverged at the last look."""
+        return self.seen_diverged
+
+    def passed(self, state: State) -> bool:
+        """Whether nothing was left to wait for at the last look."""
+        return self.seen_passed
+
+    def fetch(self, state: State) -> None:
+        """Brings the host's copies of state, stores and memory up to date."""
+        self.look()
+        for observer in self.observers:
+            if "exact" in observer.memory:
+                observer.memory["exact"][...] = 0
+            elif observer.kind != "trajectory":
+                observer.store[...] = 0
+        for share in self.shares:
+            share.fetch(state)
+        for observer in self.observers:
+            if "exact" in observer.memory:
+                observer.store[...] = to_floats(observer.memory["exact"])
+
+    def positions(self, state: State) -> Any:
+        """The state where it is: on the GPU, if there is one alone."""
+        return self.shares[0].state.positions if len(self.shares) == 1 else state.positions
+
+    def close(self) -> None:
+        """Frees the GPUs' memory that no result refers to."""
+        self.shares.clear()
+
+
+class Share:
+    """The replicas of one GPU: copies of their state and of the observers' memory."""
+
+    def __init__(self, engine: Engine, state: State, device: int, begin: int, end: int, tasks: int):
+        self.engine, self.device, self.tasks = engine, device, tasks
+        self.begin, self.end, self.n = begin, end, state.positions.shape[1]
+        self.constants: dict[tuple, Any] = {}
+        self.added = 0  # numbers that an exact sum may have taken since its parts were carried
+        with compiling.on_device(device):
+            moved = {
+                "positions": self.mine(state.positions),
+                "coefficients": self.mine(state.coefficients),
+                "fate": self.mine(state.fate),
+                "extra": tuple(
+                    self.mine(v) if isinstance(v, np.ndarray) and v.ndim == 1 else v
+                    for v in state.extra
+                ),
+            }
+            first = state.first_replica + begin
+            self.state = dataclasses.replace(state, **moved, first_replica=first)
+            self.observers = [self.twin(observer) for observer in engine.observers]
+
+    def mine(self, values: np.ndarray) -> Any:
+        """A copy on the GPU of what concerns these replicas, by the last axis."""
+        some = values[..., self.begin : self.end] if values.shape[-1] == self.n > 1 else values
+        return compiling.to_device(some)
+
+    def twin(self, observer: Any) -> Any:
+        """The observer with its store and what it knows of single replicas on the GPU."""
+        twin = copy.copy(observer)
+        twin.memory = {k: self.mine(v) for k, v in observer.memory.items() if k != "exact"}
+        for name in ("cells", "shift", "place"):
+            if hasattr(observer, name):
+                setattr(twin, name, self.mine(getattr(observer, name)))
+        if "exact" in observer.memory:
+            store = observer.memory["exact"]
+            if observer.store.any() and not store.any():  # a checkpoint from before
+                store[...] = from_floats(observer.store)
+        else:
+            store = observer.store
+        # Sums of what was done before, once; the trajectory is everybody's, in parts.
+        empty = self.begin > 0 and observer.kind != "trajectory"
+        twin.store = compiling.to_device(np.zeros_like(store) if empty else store)
+        return twin
+
+    def arguments(self, state: State, observers: list, begin: int, end: int) -> tuple:
+        """What the kernel takes; whatever does not change is copied to the GPU once."""
+        spans = (np.int64(begin // source.GROUP), np.int64(end), np.int64(self.tasks))
+        given = [*state.arguments(begin, end), *spans]
+        owners = [("state", k) for k in range(len(given))]
+        for j, observer in enumerate(observers):
+            values = observer.arguments()
+            given += values
+            owners += [(j, k) for k in range(len(values))]
+        changing = state.schedule.rows > 0
+        return tuple(
+            self.argument(owner, value, changing) for owner, value in zip(owners, given, strict=True)
+        )
+
+    def argument(self, owner: tuple, value: Any, changing: bool) -> Any:
+        """One argument as the kernel takes it."""
+        if not isinstance(value, np.ndarray):
+            return compiling.kernel_array(value)
+        if compiling.simulated():
+            return value
+        if changing and owner[0] == "state":
+            return compiling.kernel_array(compiling.to_device(value))
+        if owner not in self.constants:
+            self.constants[owner] = compiling.kernel_array(compiling.to_device(value))
+        return self.constants[owner]
+
+    def launch(self, n: int) -> tuple[int, int, int]:
+        """Blocks, threads of each, and bytes of shared memory."""
+        blocks, threads = grid(n, self.tasks, self.engine.threads)
+        return blocks, threads, 4 * sum(o.store[0].size for o in shared(self.engine.observers))
+
+    def compile(self) -> None:
+        """Compiles the kernel for this GPU."""
+        with compiling.on_device(self.device):
+            arguments = self.arguments(self.state, self.observers, 0, 0)
+            compiling.launch(self.engine.kernel, self.launch(self.end - self.begin), arguments)
+
+    def advance(self, begin: int, end: int) -> None:
+        """Launches the kernel for steps begin + 1 ... end."""
+        with compiling.on_device(self.device):
+            moved = Remaining(self.state, self.observers)
+            n = moved.state.positions.shape[1]
+            arguments = self.arguments(moved.state, moved.observers, begin, end)
+            compiling.launch(self.engine.kernel, self.launch(n), arguments)
+            moved.put_back()
+            self.added += (end - begin) * -(-n // self.tasks)
+            if self.added > ROOM:
+                self.added = 0
+                for observer, twin in zip(self.engine.observers, self.observers, strict=True):
+                    if "exact" in observer.memory:
+                        carried(twin.store)
+
+    def synchronise(self) -> None:
+        """Waits for everything launched."""
+        with compiling.on_device(self.device):
+            compiling.synchronise()
+
+    def diverged(self) -> bool:
+        """Whether a replica has."""
+        with compiling.on_device(self.device):
+            return bool((self.state.fate >= 0).any())
+
+    def all_passed(self) -> bool:
+        """Whether nothing is left to wait for."""
+        with compiling.on_device(self.device):
+            return all_passed(self.state, self.observers)
+
+    def fetch(self, state: State) -> None:
+        """Copies state and memory to the host, and adds counts and sums to those there."""
+        here = slice(self.begin, self.end)
+        with compiling.on_device(self.device):
+            state.positions[:, here] = compiling.to_host(self.state.positions)
+            state.fate[here] = compiling.to_host(self.state.fate)
+            for observer, twin in zip(self.engine.observers, self.observers, strict=True):
+                store = compiling.to_host(twin.store)
+                if observer.kind == "trajectory":
+                    place = observer.place[here]
+                    place = place[place >= 0]
+                    observer.store[..., place] = store[..., place]
+                elif "exact" in observer.memory:
+                    observer.memory["exact"] += store
+                else:
+                    observer.store += store
+                for name, values in twin.memory.items():
+                    observer.memory[name][..., here] = compiling.to_host(values)
+
+
+def grid(n_replicas: int, tasks: int, threads: int = THREADS) -> tuple[int, int]:
+    """Blocks and threads of each: every block works for one task, whose replicas it takes in turn.
+
+    Block b works for task b mod tasks; thread t of its c-th block takes place c threads + t in the
+    row of the task's replicas, which are those of the 64s task, task + tasks, task + 2 tasks, ...
+    """
+    longest = 64 * -(-(-(-n_replicas // 64)) // tasks)
+    threads = min(threads, longest)
+    return tasks * -(-longest // threads), threads
+
+
+def shared(observers) -> list:
+    """The observers whose counts a block keeps in shared memory, as long as they fit."""
+    found, room = [], SHARED
+    for observer in observers:
+        size = 4 * (observer.store.size // max(1, len(observer.store)))
+        if observer.kind in ("histogram", "transitions") and size <= room:
+            found.append(observer)
+            room -= size
+    return found
+
+
+def kernel_source(surface, dynamics, observers, dtype: str) -> str:
+    """The whole module that a run compiles."""
+    known = not hasattr(surface, "n_examples") and surface.dim <= 3
+    functions, run = parts(surface, dynamics, observers, dtype, threads=True, known=known)
+    stores, kept = {}, shared(observers)
+    for k, observer in enumerate(observers):
+        exact = observer.store.dtype == float and observer.kind != "trajectory"
+        stores[f"counts{k}"] = (
+            "shared" if observer in kept else "exact" if exact else "global"
+        )
+    hardware_text = [compiling.pasted(hardware)] if dtype == "float32" else []
+    text = run_source(run, stores, known)
+    return source.module_source(dtype, *hardware_text, ADD_EXACTLY, *functions, text)
+
+
+def run_source(run, stores: dict[str, str], known: bool) -> str:
+    """``run`` for a thread: shared counters, which replica is mine, what a lane does, the flush."""
+    arguments = [name for name in run.arguments.split(", ") if name != "task"]
+    mine = per_thread(indented(run.setup, 0) + indented(run.block, 0), stores, scalar=known)
+    setup = len(per_thread(indented(run.setup, 0), stores, scalar=known))
+    kept = [name for name, how in stores.items() if how == "shared"]
+    stride = "range(cuda.threadIdx.x, {}, cuda.blockDim.x)"
+    head = [
+        "task = np.int64(cuda.blockIdx.x) % tasks",
+        "place = np.int64(cuda.blockIdx.x) // tasks * cuda.blockDim.x + cuda.threadIdx.x",
+        "i = place % 64",
+        "block = task + place // 64 * tasks",
+        *mine[:setup],
+        "start = block * 64",
+        "valid = min(64, n - start)",
+    ]
+    tail, room = [], "0"
+    for name in kept:
+        head.append(f"{name}_first = np.int32({room})")
+        room += f" + {name}.size"
+        tail += [
+            f"for c in {stride.format(f'{name}.size')}:",
+            f"    if counters[{name}_first + c] != 0:",
+            f"        cuda.atomic.add({name}, c, np.int64(counters[{name}_first + c]))",
+        ]
+    if kept:
+        head += ["counters = cuda.shared.array(0, int32)"]
+        head += [f"for c in {stride.format(room)}:", "    counters[c] = 0", "cuda.syncthreads()"]
+        tail = ["cuda.syncthreads()", *tail]
+    text = f"def run({', '.join(arguments)}):\n" + indented(head, 1)
+    text += indented(["if i < valid:"], 1) + indented(mine[setup:], 2) + indented(tail, 1)
+    return text
+
+
+def ptx(surface, dynamics, observe=(), cc=(9, 0), *, dtype: str = "float64") -> str:
+    """PTX of the kernel of a run, compiled without a GPU; needs numba-cuda's wheels (cu13)."""
+    from langevin.preparation import ready
+
+    settings = {"n_replicas": 2**20, "n_steps": 1024, "burn_in": 0, "seed": 0, "first_replica": 0}
+    state, bound, _ = ready(surface, dynamics, observe, None, dtype=dtype, **settings)
+    text = kernel_source(surface, dynamics, bound, dtype)
+    spans = (np.int64(0), np.int64(4), np.int64(1))
+    for observer in bound:
+        if observer.store.dtype == float and observer.kind != "trajectory":
+            observer.store = np.zeros((*observer.store.shape, PARTS), np.int64)
+    observed = [value for observer in bound for value in observer.arguments()]
+    return compiling.ptx(text, (*state.arguments(0, 4), *spans, *observed), cc)
