@@ -17,6 +17,7 @@ import os
 import re
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,12 @@ MEANING = {
 class Checkpoint:
     """The checkpoint of one run in a folder of its own, locked while the run lasts.
 
-    It is `due` when ``every`` seconds have passed. Raises CheckpointError for a folder that
+    ``fetch`` brings the state up to date where it is kept elsewhere, on a GPU.
+    `due` writes it when ``every`` seconds have passed. Raises CheckpointError for a folder that
     cannot be used, is in use, or holds the checkpoint of another run or a corrupt one.
     """
 
-    def __init__(self, folder: Any, every: Any):
+    def __init__(self, folder: Any, every: Any, fetch: Callable[[], None] = lambda: None):
         if not real_number(every) or math.isnan(every) or every < 0:
             raise ParameterError(
                 f"checkpoint_every={every!r}: needed: seconds between two checkpoints, 0 or more."
@@ -62,7 +64,7 @@ class Checkpoint:
             raise ParameterError(
                 f"checkpoint={folder!r}: needed: the path of a folder for this run's checkpoint."
             )
-        self.folder, self.every = Path(folder), float(every)
+        self.folder, self.every, self.fetch = Path(folder), float(every), fetch
         self.path = self.folder / FILE
         self.resumed_at, self.elapsed = 0, 0.0
         self.written = -1  # steps done at the last checkpoint
@@ -99,14 +101,16 @@ class Checkpoint:
         self.resumed_at, self.written, self.elapsed = done, done, elapsed
         return done
 
-    def due(self) -> bool:
-        """Whether the time of the next checkpoint has come."""
-        return time.monotonic() - self.last >= self.every
+    def due(self, done: int) -> None:
+        """Writes the checkpoint if its time has come."""
+        if time.monotonic() - self.last >= self.every:
+            self.write(done)
 
     def write(self, done: int) -> None:
         """Writes the state after ``done`` steps. Raises CheckpointError; the old file stays."""
         if done == self.written:
             return
+        self.fetch()
         description = {
             "steps_done": done,
             "elapsed": self.elapsed + time.monotonic() - self.began,

@@ -30,7 +30,9 @@ def choose(device: str) -> Device:
     """
     if device == "cpu":
         return Device("cpu")
-    found = re.fullmatch(r"cuda(?::(all|\d+(?:,\d+)*))?", device) if isinstance(device, str) else None
+    found = (
+        re.fullmatch(r"cuda(?::(all|\d+(?:,\d+)*))?", device) if isinstance(device, str) else None
+    )
     if device != "auto" and found is None:
         raise ParameterError(
             f"device={device!r}: needed: 'cpu', 'cuda', 'cuda:1' (a GPU's number), 'cuda:0,1' or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import time
@@ -120,7 +121,8 @@ def simulate(
     with contextlib.ExitStack() as stack:
         stack.callback(engine.close)
         if checkpoint is not None:
-            saved = Checkpoint(checkpoint, checkpoint_every)
+            fetch = functools.partial(engine.fetch, state)
+            saved = Checkpoint(checkpoint, checkpoint_every, fetch)
             stack.callback(saved.close)
             done = resumed_at = saved.start(described, state, bound)
             began -= saved.elapsed
@@ -131,9 +133,7 @@ def simulate(
     result = _result(
         surface, dynamics, state, rows, bound, done, began, n_steps, burn_in, seed, dtype
     )
-    result = dataclasses.replace(
-        result, resumed_at=resumed_at, start=began_at, device=chosen.name
-    )
+    result = dataclasses.replace(result, resumed_at=resumed_at, start=began_at, device=chosen.name)
     if failure is not None:
         failure.result = result
         raise failure
@@ -174,12 +174,10 @@ def _advance(engine, state, done, n_steps, window, stops, progress, saved):
                     break
                 done = end
                 show(done, "running")
-                if saved is not None and saved.due():
-                    engine.fetch(state)
-                    saved.write(done)
+                if saved is not None:
+                    saved.due(done)
             else:  # not after a second Ctrl-C, which may leave the state between two windows
                 if saved is not None:
-                    engine.fetch(state)
                     saved.write(done)
         except KeyboardInterrupt:
             pass

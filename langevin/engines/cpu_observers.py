@@ -71,7 +71,9 @@ def _occupation(k: int, observer, layout) -> Piece:
         "for i in range(64):",
         f"    running{k}[slot{k} + basin{k}[i], i] += np.int32(1) if fate[i] < 0 else np.int32(0)",
     ]
-    tally, clear, record, flush = accumulated(k, observer, layout, observer.finder.n + 1, "np.int32", count)
+    tally, clear, record, flush = accumulated(
+        k, observer, layout, observer.finder.n + 1, "np.int32", count
+    )
     return Piece(arguments + more, setup + prepare + tally, block + clear, due + record, flush)
 
 
@@ -115,7 +117,9 @@ def _average(k: int, observer, layout) -> Piece:
         f"        running{k}[slot{k} + 1 + c, i] += value{k}[c, i]",
         f"        running{k}[slot{k} + {1 + count} + c, i] += value{k}[c, i] * value{k}[c, i]",
     ]
-    sums, clear, record, flush = accumulated(k, observer, layout, 1 + 2 * count, "np.float64", lines)
+    sums, clear, record, flush = accumulated(
+        k, observer, layout, 1 + 2 * count, "np.float64", lines
+    )
     functions = observer.quantities.source(f"quantity{k}")
     arguments += [f"centre{k}"]
     return Piece(arguments, setup + sums, block + clear, due + record, flush, functions)

@@ -95,6 +95,8 @@ class Engine:
 
     def fetch(self, state: State) -> None:
         """Brings the host's copies of state, stores and memory up to date."""
+        if not self.shares:
+            return
         self.look()
         for observer in self.observers:
             if "exact" in observer.memory:
@@ -172,7 +174,8 @@ class Share:
             owners += [(j, k) for k in range(len(values))]
         changing = state.schedule.rows > 0
         return tuple(
-            self.argument(owner, value, changing) for owner, value in zip(owners, given, strict=True)
+            self.argument(owner, value, changing)
+            for owner, value in zip(owners, given, strict=True)
         )
 
     def argument(self, owner: tuple, value: Any, changing: bool) -> Any:
@@ -277,9 +280,7 @@ def kernel_source(surface, dynamics, observers, dtype: str) -> str:
     stores, kept = {}, shared(observers)
     for k, observer in enumerate(observers):
         exact = observer.store.dtype == float and observer.kind != "trajectory"
-        stores[f"counts{k}"] = (
-            "shared" if observer in kept else "exact" if exact else "global"
-        )
+        stores[f"counts{k}"] = "shared" if observer in kept else "exact" if exact else "global"
     hardware_text = [compiling.pasted(hardware)] if dtype == "float32" else []
     text = run_source(run, stores, known)
     return source.module_source(dtype, *hardware_text, ADD_EXACTLY, *functions, text)

@@ -17,7 +17,8 @@ ROOM = 2**30  # numbers that can be added between two calls of carried()
 TOP = 64
 
 # A device function: cuda and np are names of the module it is pasted into.
-ADD_EXACTLY = f'''
+ADD_EXACTLY = (
+    f'''
 def add_exactly(sums, value):
     """Adds value to the exact sum of {PARTS} parts."""
     rest = value * 2.0**-{TOP}
@@ -29,7 +30,9 @@ def add_exactly(sums, value):
             if whole != 0:
                 cuda.atomic.add(sums, k, whole)
             rest = (rest - np.float64(whole)) * 2.0**{BITS}
-'''.strip() + "\n"
+'''.strip()
+    + "\n"
+)
 
 
 def from_floats(values: np.ndarray) -> np.ndarray:

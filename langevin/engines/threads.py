@@ -228,9 +228,7 @@ class _Threads:
             return self.shared_addition(target, ast.unparse(value), known)
         if buffer is None:
             where = self.expression(target.slice, known)
-            return [
-                ast.AugAssign(ast.Subscript(target.value, where, ast.Store()), node.op, value)
-            ]
+            return [ast.AugAssign(ast.Subscript(target.value, where, ast.Store()), node.op, value)]
         if buffer.rows is not None and buffer.scalar:
             row = _fold(self.expression(target.slice.elts[0], known))
             if not isinstance(row, ast.Constant):
@@ -252,7 +250,9 @@ class _Threads:
         if how == "exact":
             return _statements(f"add_exactly({name}[{where}], np.float64({value}))")
         if how == "shared":
-            return _statements(f"cuda.atomic.add(counters, {name}_first + {where}, np.int32({value}))")
+            return _statements(
+                f"cuda.atomic.add(counters, {name}_first + {where}, np.int32({value}))"
+            )
         lines = f"if i < valid and {value} != 0:\n    cuda.atomic.add({name}, {where}, np.int64({value}))"
         return _statements(lines)
 
@@ -263,16 +263,16 @@ class _Expression(ast.NodeTransformer):
     def __init__(self, threads: _Threads, known: dict[str, int]):
         self.threads, self.known = threads, known
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         """A known number."""
         return ast.Constant(self.known[node.id]) if node.id in self.known else node
 
-    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:  # noqa: N802
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         """An element of a buffer."""
         if self.threads.buffer(node):
             return self.threads.place(node, self.known, ast.Load())
         return self.generic_visit(node)
 
-    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:  # noqa: N802
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         """Sums and products of numbers, done."""
         return _fold(self.generic_visit(node))
