@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -49,10 +50,8 @@ class Engine:
     def compile(self, state: State) -> None:
         """Puts the state on the GPUs and compiles the kernel."""
         tasks, n = n_tasks(state.positions.shape[1]), state.positions.shape[1]
-        blocks = -(-n // 64)
         # A share begins at a multiple of 64 tasks, so that every replica keeps its task.
-        turns = -(-blocks // tasks)
-        each = -(-turns // len(self.devices)) * tasks * 64
+        each = math.ceil(n / (64 * tasks * len(self.devices))) * 64 * tasks
         for k, device in enumerate(self.devices):
             begin, end = k * each, min(n, (k + 1) * each)
             if begin < end:
@@ -257,9 +256,9 @@ def grid(n_replicas: int, tasks: int, threads: int = THREADS) -> tuple[int, int]
     Block b works for task b mod tasks; thread t of its c-th block takes place c threads + t in the
     row of the task's replicas, which are those of the 64s task, task + tasks, task + 2 tasks, ...
     """
-    longest = 64 * -(-(-(-n_replicas // 64)) // tasks)
+    longest = 64 * math.ceil(math.ceil(n_replicas / 64) / tasks)
     threads = min(threads, longest)
-    return tasks * -(-longest // threads), threads
+    return tasks * math.ceil(longest / threads), threads
 
 
 def shared(observers) -> list:

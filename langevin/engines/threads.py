@@ -17,7 +17,7 @@ SCATTERED = 8  # rows up to which a row known only when running is found by comp
 
 @dataclass(frozen=True)
 class Buffer:
-    """A buffer of lanes: its rows (None: one row and no index for it), its type, and how it is kept.
+    """A buffer of lanes: its rows (None: one row, without an index), its type, how it is kept.
 
     ``scalar``: one name a row; otherwise an array of the thread.
     """
@@ -250,11 +250,10 @@ class _Threads:
         if how == "exact":
             return _statements(f"add_exactly({name}[{where}], np.float64({value}))")
         if how == "shared":
-            return _statements(
-                f"cuda.atomic.add(counters, {name}_first + {where}, np.int32({value}))"
-            )
-        lines = f"if i < valid and {value} != 0:\n    cuda.atomic.add({name}, {where}, np.int64({value}))"
-        return _statements(lines)
+            call = f"cuda.atomic.add(counters, {name}_first + {where}, np.int32({value}))"
+        else:
+            call = f"if {value} != 0:\n    cuda.atomic.add({name}, {where}, np.int64({value}))"
+        return _statements(call)
 
 
 class _Expression(ast.NodeTransformer):
