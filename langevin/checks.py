@@ -17,10 +17,15 @@ def real_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 
 
+def on_host(value: Any) -> Any:
+    """A GPU's array as a NumPy array, copied; anything else as it is."""
+    return value.get() if hasattr(value, "__cuda_array_interface__") else value
+
+
 def real_array(name: str, value: Any, needed: str) -> np.ndarray:
     """``value`` as float64, or ParameterError: ``name`` says what was given, ``needed`` what is."""
     try:
-        array = np.asarray(value)
+        array = np.asarray(on_host(value))
         if array.dtype.kind not in "iuf":
             raise TypeError
     except (TypeError, ValueError):

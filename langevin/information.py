@@ -20,7 +20,7 @@ VECTORS = (
     ("sse2", 128),
 )
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "sympy", "matplotlib")
-EXTRAS = ("torch", "cupy", "numba-cuda", "xarray", "zarr", "dask")
+EXTRAS = ("torch", "cupy-cuda13x", "numba-cuda", "xarray", "zarr", "dask")
 
 
 def simd_bits() -> int:
@@ -55,7 +55,31 @@ def gpu() -> str:
         out = subprocess.run([tool, *query], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         return f"none usable: {error}"
-    return f"{out.stdout.strip()} (this version runs on the CPU only)"
+    from langevin.devices import why_no_gpu
+
+    missing = why_no_gpu()
+    found = "; ".join(f"{k}: {line}" for k, line in enumerate(out.stdout.strip().splitlines()))
+    return f"{found} (not usable: {missing})" if missing else found
+
+
+def rate(device: str = "cpu", *, seconds: float = 0.3) -> float:
+    """Measured double-well steps of SGD a second, all replicas together, float32."""
+    import langevin
+
+    surface = langevin.Surface("x**4/4 - x**2/2", noise=langevin.Isotropic(1.0))
+    sgd = langevin.SGD(learning_rate=0.05, batch_size=8)
+    # Enough replicas to keep every lane or thread busy, and windows below the time wanted.
+    replicas = 2**20 if device != "cpu" else 2**14
+    steps, elapsed = 4096, 0.0
+    while True:
+        result = langevin.simulate(
+            surface, sgd, n_replicas=replicas, n_steps=steps, device=device, dtype="float32",
+            progress=False,
+        )  # fmt: skip
+        warm, elapsed = elapsed > 0, result.elapsed
+        if warm and elapsed > seconds:
+            return replicas * steps / elapsed
+        steps = int(min(2**30, steps * max(2, min(64, 1.5 * seconds / elapsed)))) if warm else steps
 
 
 def version(package: str) -> str | None:
@@ -87,8 +111,13 @@ def _installation() -> dict[str, str]:
     }
 
 
-def gather() -> dict[str, str]:
-    """Everything ``langevin info`` prints."""
+def _measured(device: str) -> str:
+    return f"{rate(device):.2g} double-well steps a second (float32, measured now)"
+
+
+def gather(*, measure: bool = True) -> dict[str, str]:
+    """Everything ``langevin info`` prints; ``measure``: also how fast the engines are here."""
+    from langevin.devices import why_no_gpu
     from langevin.engines import compiling
 
     bits = simd_bits()
@@ -102,6 +131,8 @@ def gather() -> dict[str, str]:
         "threads used": str(compiling.n_threads()),
         "SIMD width": f"{bits} bits ({bits // 32} float32 or {bits // 64} float64)",
         "GPU": gpu(),
+        **({"CPU engine": _measured("cpu")} if measure else {}),
+        **({"GPU engine": _measured("cuda")} if measure and not why_no_gpu() else {}),
         "kernel cache": str(compiling.cache_directory()),
         "Python": f"{platform.python_version()} on {platform.platform()}",
         "versions": versions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Result:
     ``resumed_at`` is the step at which a run resumed from a checkpoint began, else 0;
     ``provenance`` tells the versions and the machine that computed it.
     ``ended_early``: every replica had passed in a run that observes FirstPassage alone.
+    ``device`` is "cpu", or names the GPU whose CuPy arrays positions and velocities are: compare,
+    save and plots copy what they need, and `to_numpy` all.
     ``start``: the points (k, dim) where the replicas began, in equal shares; None: equal shares of
     the minima; empty where they were too many to keep.
     """
@@ -158,6 +160,15 @@ class Result:
 
         return diagnostics(self.observed)
 
+    def to_numpy(self) -> Result:
+        """This result with positions and velocities as NumPy arrays, copied from the GPU."""
+        if self.device == "cpu":
+            return self
+        from langevin.checks import on_host
+
+        moved = {name: on_host(getattr(self, name)) for name in ("positions", "velocities")}
+        return replace(self, **moved, device="cpu")
+
     def to_xarray(self):
         """A labelled copy of everything measured, an xarray.Dataset; see `labelled.dataset`.
 
@@ -165,7 +176,7 @@ class Result:
         """
         from langevin import labelled
 
-        return labelled.dataset(self)
+        return labelled.dataset(self.to_numpy())
 
     def save(self, path: Any, *, overwrite: bool = False) -> None:
         """Saves the run as a Zarr folder, which `langevin.load` and xarray.open_zarr read.
@@ -175,13 +186,14 @@ class Result:
         """
         from langevin import storage
 
-        storage.save(self, path, overwrite=overwrite)
+        storage.save(self.to_numpy(), path, overwrite=overwrite)
 
     def __repr__(self) -> str:
         n_diverged = int((self.diverged >= 0).sum())
         return (
             f"Result({self.n_replicas:,} replicas x {self.steps_done:,} steps, dtype={self.dtype}, "
             f"seed={self.seed}, observed: {', '.join(self.observed) or 'nothing'}"
+            + (f", on {self.device}" if self.device != "cpu" else "")
             + (f", {n_diverged} diverged" if n_diverged else "")
             + (", interrupted" if self.interrupted else "")
             + ")"

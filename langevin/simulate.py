@@ -133,7 +133,13 @@ def simulate(
     result = _result(
         surface, dynamics, state, rows, bound, done, began, n_steps, burn_in, seed, dtype
     )
-    result = dataclasses.replace(result, resumed_at=resumed_at, start=began_at, device=chosen.name)
+    result = dataclasses.replace(
+        result,
+        resumed_at=resumed_at,
+        start=began_at,
+        device=chosen.name if hasattr(rows, "get") else "cpu",
+        provenance=result.provenance | {"device": chosen.name},
+    )
     if failure is not None:
         failure.result = result
         raise failure

@@ -78,6 +78,8 @@ def compare(
             f"compare(result={type(result).__name__}): the first argument must be the Result of "
             "langevin.simulate or langevin.load."
         )
+    result = result.to_numpy()
+    prediction = prediction.to_numpy() if isinstance(prediction, Result) else prediction
     check_significance(significance)
     if margin is not None and not (np.ndim(margin) == 0 and margin > 0):
         raise ParameterError(f"margin={margin!r}: needs a number > 0, such as 0.01 for 1 %.")

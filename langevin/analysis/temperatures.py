@@ -130,6 +130,7 @@ def _fitted(features: np.ndarray, label: np.ndarray, which: int) -> tuple[float,
 def _energies(given: Any) -> np.ndarray:
     """The energies of an ensemble (n,), from a Result or as they were given."""
     if isinstance(given, Result):
+        given = given.to_numpy()
         alive = given.positions[given.diverged < 0]
         found = np.asarray(given.surface.energy(alive.astype(float)), dtype=float)
     else:

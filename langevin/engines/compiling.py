@@ -93,7 +93,7 @@ def _written(name: str, text: str) -> Path:
 
 
 def load(text: str, entry: str = "run", decorate: Callable | None = None):
-    """The compiled entry function of a generated module; ``decorate`` replaces the CPU's compiler."""
+    """The compiled entry function of a generated module; ``decorate`` compiles it otherwise."""
     options = inspect.getsource(sys.modules[__name__])  # flags and hints change the machine code
     stamp = hashlib.sha256(f"{numba.__version__}\n{options}\n{text}".encode()).hexdigest()[:24]
     name = f"langevin_kernel_{stamp}"

@@ -21,6 +21,7 @@ from langevin.engines.cpu import State, indented, n_tasks, parts
 from langevin.engines.dropping import Remaining, all_passed, passages_alone
 from langevin.engines.exact_sums import ADD_EXACTLY, PARTS, ROOM, carried, from_floats, to_floats
 from langevin.engines.threads import per_thread
+from langevin.errors import UnavailableError
 from langevin.kernels import hardware
 
 THREADS = 256  # of a block, at most
@@ -52,12 +53,19 @@ class Engine:
         tasks, n = n_tasks(state.positions.shape[1]), state.positions.shape[1]
         # A share begins at a multiple of 64 tasks, so that every replica keeps its task.
         each = math.ceil(n / (64 * tasks * len(self.devices))) * 64 * tasks
-        for k, device in enumerate(self.devices):
-            begin, end = k * each, min(n, (k + 1) * each)
-            if begin < end:
-                self.shares.append(Share(self, state, device, begin, end, tasks))
-        for share in self.shares:
-            share.compile()
+        try:
+            for k, device in enumerate(self.devices):
+                begin, end = k * each, min(n, (k + 1) * each)
+                if begin < end:
+                    self.shares.append(Share(self, state, device, begin, end, tasks))
+            for share in self.shares:
+                share.compile()
+        except MemoryError as error:
+            raise UnavailableError(
+                f"the GPU has no room for {n:,} replicas and what observes them ({error}). Use "
+                "fewer replicas, bins or groups, dtype='float32', or several GPUs "
+                "(device='cuda:all')."
+            ) from error
         self.look()
 
     def advance(self, state: State, begin: int, end: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import sympy
 
+from langevin.checks import on_host
 from langevin.errors import FormulaError, ParameterError, UnsoundError
 from langevin.surfaces import language, parsing, printing
 from langevin.surfaces.critical_points import Minimum, Saddle
@@ -147,7 +148,7 @@ class Surface:
 
     def _points(self, points: np.ndarray) -> np.ndarray:
         try:
-            points = np.asarray(points, dtype=float)
+            points = np.asarray(on_host(points), dtype=float)
         except (TypeError, ValueError):
             raise ParameterError(
                 f"points={points!r}: needs numbers of shape (..., {self.dim})."

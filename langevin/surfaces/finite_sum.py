@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import sympy
 
-from langevin.checks import real_array, real_number
+from langevin.checks import on_host, real_array, real_number
 from langevin.errors import FormulaError, ParameterError, UnsoundError
 from langevin.surfaces import parsing, printing
 from langevin.surfaces.critical_points import Minimum
@@ -115,7 +115,7 @@ class FiniteSum:
     # --- values ---------------------------------------------------------------------------------
 
     def _points(self, points) -> np.ndarray:
-        points = np.asarray(points, dtype=float)
+        points = np.asarray(on_host(points), dtype=float)
         if points.ndim == 0 or points.shape[-1] != self.dim:
             raise ParameterError(
                 f"points of shape {points.shape}: the last axis must be the {self.dim} weights "

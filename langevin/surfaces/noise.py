@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from langevin.checks import frozen, real_array, real_number
+from langevin.checks import frozen, on_host, real_array, real_number
 from langevin.errors import ParameterError, UnsoundError
 
 
@@ -82,7 +82,7 @@ class Isotropic(_Noise):
 
     def covariance(self, points: np.ndarray, surface: Any = None) -> np.ndarray:
         """C at ``points`` (..., dim), shape (..., dim, dim)."""
-        points = np.asarray(points, dtype=float)
+        points = np.asarray(on_host(points), dtype=float)
         eye = np.eye(points.shape[-1]) * self.sigma**2
         return np.broadcast_to(eye, points.shape[:-1] + eye.shape).copy()
 
