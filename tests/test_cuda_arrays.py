@@ -33,7 +33,9 @@ def test_estimates_are_the_cpu_s(found):
     assert found["moments"] <= 1e-15
     assert found["energy"] == 0
     assert found["passed"] and found["packed passed"]
-    assert found["how many"][0] > 10 and found["how many"][1] > 50
+    assert (
+        found["how many"][0] > 10 and found["how many"][1] > 70 / 4
+    )  # a quarter: the rest are packed
 
 
 def test_a_result_on_a_gpu_is_compared_saved_and_labelled(found):
