@@ -21,6 +21,17 @@ class Device:
     name: str = "cpu"
 
 
+def check(device: str) -> str:
+    """The GPUs that a device's text asks for: "", "all" or numbers. Raises ParameterError."""
+    found = re.fullmatch(r"cpu|auto|cuda(?::(all|\d+(?:,\d+)*))?", str(device))
+    if found is None or not isinstance(device, str):
+        raise ParameterError(
+            f"device={device!r}: needed: 'cpu', 'cuda', 'cuda:1' (a GPU's number), 'cuda:0,1' or "
+            "'cuda:all' (several), or 'auto'."
+        )
+    return found.group(1) or ""
+
+
 def choose(device: str) -> Device:
     """The device of a run.
 
@@ -28,16 +39,9 @@ def choose(device: str) -> Device:
     "auto", a GPU if one works, else the CPU. Raises ParameterError for other text, and
     UnavailableError where a GPU is asked for and none works: it says what is missing.
     """
+    asked = check(device)
     if device == "cpu":
         return Device("cpu")
-    found = (
-        re.fullmatch(r"cuda(?::(all|\d+(?:,\d+)*))?", device) if isinstance(device, str) else None
-    )
-    if device != "auto" and found is None:
-        raise ParameterError(
-            f"device={device!r}: needed: 'cpu', 'cuda', 'cuda:1' (a GPU's number), 'cuda:0,1' or "
-            "'cuda:all' (several), or 'auto'."
-        )
     missing = why_no_gpu()
     if missing:
         if device == "auto":
@@ -47,7 +51,7 @@ def choose(device: str) -> Device:
             "a GPU only where one works."
         )
     present = gpus()
-    wanted = "0" if device == "auto" else found.group(1) or "0"
+    wanted = "0" if device == "auto" else asked or "0"
     numbers = tuple(range(len(present)))
     if wanted != "all":
         numbers = tuple(dict.fromkeys(int(number) for number in wanted.split(",")))

@@ -127,7 +127,9 @@ def simulate(
             done = resumed_at = saved.start(described, state, bound)
             began -= saved.elapsed
         stops = on_divergence == "stop"
-        done, failure = _advance(engine, state, done, n_steps, window, stops, progress, saved)
+        done, failure = _advance(
+            engine, state, done, n_steps, window, stops, progress, saved, chosen.name
+        )
         engine.fetch(state)
         rows = engine.positions(state)
     result = _result(
@@ -156,7 +158,7 @@ def _window(n_replicas: int, weight: float, longest: int, kind: str) -> int:
     return int(min(longest, max(shortest, window)))
 
 
-def _advance(engine, state, done, n_steps, window, stops, progress, saved):
+def _advance(engine, state, done, n_steps, window, stops, progress, saved, where):
     """Runs window after window; the steps done, and the error of a checkpoint not written."""
     n = state.positions.shape[1]
     with interruptible() as interrupted, progress_bar(progress, n, n_steps) as show:
@@ -170,7 +172,7 @@ def _advance(engine, state, done, n_steps, window, stops, progress, saved):
             show(done, "compiling")
             if going():
                 engine.compile(state)
-            show(done, "running")
+            show(done, f"running on {where}")
             while going():
                 end = min(n_steps, done + window)
                 try:
@@ -179,7 +181,7 @@ def _advance(engine, state, done, n_steps, window, stops, progress, saved):
                     done = end
                     break
                 done = end
-                show(done, "running")
+                show(done, f"running on {where}")
                 if saved is not None:
                     saved.due(done)
             else:  # not after a second Ctrl-C, which may leave the state between two windows

@@ -127,6 +127,7 @@ WRONG = [
         ),
     ),
     ("run", "dtype", (*WORD, '"float16"')),
+    ("run", "device", (*WORD, '"gpu"', '"cuda:"', '"cuda:-1"', '"CUDA"')),
     ("run", "threads", (*WHOLE, "0", "100000")),
     ("run", "on_divergence", (*WORD, '"ignore"')),
     ("run", "checkpoint", ('"yes"', "0", "-5", "[]", "{}", "nan", "1979-05-27")),

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from langevin import devices
+from langevin.errors import ParameterError
 from langevin.experiments import kinds
 from langevin.experiments.document import Document, nearest, shown
 from langevin.experiments.fields import (
@@ -219,6 +221,10 @@ def _run(document: Document) -> dict[str, Any]:
     run["burn_in"] = whole(document, (*here, "burn_in"), run["burn_in"], 0, least, least // 5)
     run["seed"] = whole(document, (*here, "seed"), run["seed"], 0, 2**64 - 1, 2017)
     choice(document, (*here, "dtype"), run["dtype"], ("float64", "float32"))
+    try:
+        devices.check(run["device"])
+    except ParameterError as error:
+        raise document.refusal((*here, "device"), str(error).partition(": ")[2]) from None
     choice(document, (*here, "on_divergence"), run["on_divergence"], ("stop", "absorb"))
     if run["threads"] is not None:
         cores = os.cpu_count() or 1
