@@ -127,7 +127,6 @@ WRONG = [
         ),
     ),
     ("run", "dtype", (*WORD, '"float16"')),
-    ("run", "device", (*WORD, '"gpu"', '"cuda:"', '"cuda:-1"', '"CUDA"')),
     ("run", "threads", (*WHOLE, "0", "100000")),
     ("run", "on_divergence", (*WORD, '"ignore"')),
     ("run", "checkpoint", ('"yes"', "0", "-5", "[]", "{}", "nan", "1979-05-27")),
@@ -198,6 +197,13 @@ def mutated():
                 [*lines[:at], f"{lines[at].split(' = ')[0]} = {value}", *lines[at + 1 :]]
             )
             yield text, field if section != "sweep" else key, at + 1
+    seed = place(lines, "run", "seed")  # in its place: every other line keeps its number
+    for value in ("3", '""', '"gpu"', '"cuda:"', '"cuda:-1"', '"CUDA"', "[]"):
+        yield (
+            "\n".join([*lines[:seed], f"device = {value}", *lines[seed + 1 :]]),
+            "device",
+            seed + 1,
+        )
     for k, line in enumerate(lines):
         if " = " in line and not line.startswith('"'):
             key, value = line.split(" = ", 1)
