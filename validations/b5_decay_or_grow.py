@@ -140,7 +140,7 @@ def _run(eta: float, how: str, replicas: int) -> dict:
         lv.SGD(rate, size),
         n_replicas=replicas,
         n_steps=_steps(how),
-        seed=151 if how == "decay" else 154,
+        seed=harness.seed(151 if how == "decay" else 154),
         observe=lv.Trajectory(every=every),
         progress=False,
     )
@@ -197,7 +197,7 @@ def _anneal(how: str, replicas: int) -> lv.Estimate:
         lv.SGD(rate, size),
         n_replicas=replicas,
         n_steps=steps,
-        seed=152 if how == "decay" else 153,
+        seed=harness.seed(152 if how == "decay" else 153),
         start=[0.0],
         progress=False,
     )

@@ -32,6 +32,7 @@ from langevin.analysis.compare import student  # noqa: E402
 SIGNIFICANCE = 1e-4  # of a whole row, shared among its checks by Holm's rule
 CONFIDENCE = 1.96
 SCALES = ("quick", "full")
+_shift = 0  # of all seeds
 Progress = Callable[[str], None]
 
 
@@ -147,8 +148,20 @@ def _reading_order(row: str) -> tuple[int, int]:
     return "TSKB".find(row[0]), int(row[1:])
 
 
-def run(row: str, scale: str, output: Path, progress: Progress) -> dict[str, Any]:
-    """Runs one validation and writes its JSON and figures to ``output``; returns the record."""
+def seed(number: int) -> int:
+    """The seed of a validation's own number in this run: others in every repetition and scale."""
+    return number + _shift
+
+
+def run(
+    row: str, scale: str, output: Path, progress: Progress, repetition: int = 0
+) -> dict[str, Any]:
+    """Runs one validation and writes its JSON and figures to ``output``; returns the record.
+
+    Repetitions, and the scales, have independent random numbers.
+    """
+    global _shift
+    _shift = 1_000_000 * (2 * repetition + SCALES.index(scale))
     module = importlib.import_module(modules()[row])
     began = time.perf_counter()
     try:
@@ -160,6 +173,8 @@ def run(row: str, scale: str, output: Path, progress: Progress) -> dict[str, Any
         record = _failed(module, error)
     record |= {
         "scale": scale,
+        "repetition": repetition,
+        "seeds_shifted_by": _shift,
         "seconds": round(time.perf_counter() - began, 1),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),

@@ -28,6 +28,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--only", default="", help="rows, such as T1,T2")
     parser.add_argument("--scale", choices=harness.SCALES, default="quick")
+    parser.add_argument("--repetition", type=int, default=0, help="other seeds: 1, 2, ...")
     parser.add_argument("--output", type=Path, default=None)
     given = parser.parse_args(arguments)
     have = list(harness.modules())
@@ -38,7 +39,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             f"--only {','.join(unknown)}: there is no such row. Choose from {','.join(have)}."
         )
     given.rows = [row for row in have if row in wanted] if wanted else have
-    given.output = given.output or harness.HERE / "results" / given.scale
+    name = f"{given.scale}-{given.repetition}" if given.repetition else given.scale
+    given.output = given.output or harness.HERE / "results" / name
     return given
 
 
@@ -63,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
                 progress.update(task, now=f"{row}: {text}")
 
             show("starting")
-            record = harness.run(row, given.scale, given.output, show)
+            record = harness.run(row, given.scale, given.output, show, given.repetition)
             records.append(record)
             mark = MARKS[record["verdict"]]
             console.print(f"{row:<4} [{mark}]{record['verdict']:<9}[/] {record['seconds']:6.1f} s")

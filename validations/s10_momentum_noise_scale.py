@@ -175,7 +175,7 @@ def _spread(surface, sgd: lv.SGD, replicas: int, seed: int) -> lv.Estimate:
         n_replicas=replicas,
         n_steps=3 * burn_in,
         burn_in=burn_in,
-        seed=seed,
+        seed=harness.seed(seed),
         observe=lv.Average(harness.squares(DATA, _stiff()), every=max(1, burn_in // 60)),
         progress=False,
     )
@@ -217,7 +217,7 @@ def _wells(replicas: int) -> dict:
         n_replicas=len(group),
         n_steps=60_000,
         burn_in=20_000,
-        seed=120,
+        seed=harness.seed(120),
         observe=lv.Occupation(every=50, groups=group),
         dtype="float32",
         progress=False,

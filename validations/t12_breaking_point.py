@@ -165,7 +165,7 @@ def _curve(n: int, sampling: str, eta: float, replicas: int, seed: int) -> dict:
             n_replicas=replicas,
             n_steps=6 * burn_in,
             burn_in=burn_in,
-            seed=seed + b,
+            seed=harness.seed(seed + b),
             observe=[
                 lv.Average(harness.squares(base, axis), every=2, name=str(k))
                 for k, axis in enumerate(axes)
@@ -222,7 +222,7 @@ def _wells(replicas: int) -> list[lv.Estimate]:
         n_replicas=len(group),
         n_steps=24_000,
         burn_in=8_000,
-        seed=122,
+        seed=harness.seed(122),
         observe=lv.Occupation(every=20, groups=group),
         dtype="float32",
         on_divergence="absorb",

@@ -150,7 +150,7 @@ def _line(more: int):
         n_replicas=len(group),
         n_steps=24_000,
         burn_in=8_000,
-        seed=11,
+        seed=harness.seed(11),
         observe=(
             lv.Occupation(every=20, groups=group),
             lv.Moments(every=20, groups=group),
@@ -180,7 +180,7 @@ def _plane(more: int) -> dict:
         n_replicas=len(group),
         n_steps=24_000,
         burn_in=12_000,
-        seed=12,
+        seed=harness.seed(12),
         observe=lv.Occupation(every=20, groups=group),
         progress=False,
     )
@@ -200,7 +200,7 @@ def _tilted(more: int) -> dict:
         n_replicas=16_384 * more,
         n_steps=16_000,
         burn_in=6_000,
-        seed=13,
+        seed=harness.seed(13),
         observe=(
             lv.Occupation(every=20),
             lv.Histogram(bins=80, axes=0, range=(-2, 2), every=20),

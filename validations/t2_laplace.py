@@ -130,7 +130,7 @@ def _sweep(surface, temperatures, size, replicas, steps, seed) -> dict:
         n_replicas=len(group),
         n_steps=n_steps,
         burn_in=burn_in,
-        seed=seed,
+        seed=harness.seed(seed),
         observe=lv.Occupation(every=50, groups=group),
         dtype="float32",
         on_divergence="absorb",

@@ -144,7 +144,7 @@ def _run(a: int, replicas: int) -> dict:
         lv.SGD(eta, eta / NOISE),
         n_replicas=replicas,
         n_steps=steps[-1],
-        seed=41 + a,
+        seed=harness.seed(41 + a),
         start=[START],
         observe=(lv.Occupation(at=steps), lv.Histogram(bins=60, range=(-2, 2.4), at=steps)),
         progress=False,

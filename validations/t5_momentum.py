@@ -184,7 +184,7 @@ def _run(surface, grid, replicas, n_steps, burn_in, seed) -> dict:
         n_replicas=len(group),
         n_steps=n_steps,
         burn_in=burn_in,
-        seed=seed,
+        seed=harness.seed(seed),
         observe=(lv.Moments(every=40, groups=group), lv.Occupation(every=40, groups=group)),
         progress=False,
     )
