@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import pytest
 from kit import replicas, scale, spread_z, statistical
+from scipy import stats
 
 import langevin as lv
 from langevin.analysis.passage import PassageTimes, passage_times
@@ -321,6 +322,23 @@ def test_the_errors_cover_what_they_should(seed, check):
     check.z(spread_z(z), "spread")
     for factor in (1.6, 0.5):
         check.twin(spread_z(factor * z), f"errors off by {factor}")
+
+
+@statistical(comparisons=2, seed=6)
+def test_the_median_of_few_passages_knows_its_error(seed, check):
+    """p-values of the median of 100 and 400, with the degrees of freedom that it states."""
+    rng, repeats = np.random.default_rng(seed), 4_000 if scale == 1.0 else 1_000
+    for n in (100, 400):
+        p, normal = [], []
+        for _ in range(repeats):
+            times = rng.exponential(10.0, n)
+            median = passage_times(times, times, np.ones(n), False).median
+            z = abs(median.z(10 * math.log(2)))
+            p.append(2 * stats.t.sf(z, median.dof) < 0.05)
+            normal.append(2 * stats.norm.sf(1.4 * z) < 0.05)
+        error = math.sqrt(0.05 * 0.95 / repeats)
+        check.holds(abs(np.mean(p) - 0.05) < 7 * error, 1e-8, f"median of {n}")  # to two points
+        check.twin((np.mean(normal) - 0.05) / error, f"errors of {n} too small by 1.4")
 
 
 def test_nothing_passed():

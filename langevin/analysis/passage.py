@@ -78,9 +78,11 @@ class PassageTimes:
 
     @property
     def median(self) -> Estimate:
-        """The time by which half have passed; its error is half the width of the survival's band.
+        """The time by which half have passed; its error is a quarter of the band of two errors.
 
-        Source: Brookmeyer and Crowley 1982. Raises UnsoundError if fewer than half passed.
+        The width of that band is itself known only as well as the passages in it are many: they
+        set the estimate's degrees of freedom. Source: Brookmeyer and Crowley 1982. Raises
+        UnsoundError if fewer than half passed.
         """
         times, survival, error = self._steps
         half = np.flatnonzero(survival <= 0.5)
@@ -89,11 +91,13 @@ class PassageTimes:
                 f"the median is not known: {self.censored} of {len(self.times)} replicas did not "
                 "pass. Run longer, or read .rate or .survival(t)."
             )
-        low = times[np.argmax(survival - error <= 0.5)]
-        above = np.flatnonzero(survival + error <= 0.5)
-        high = times[above[0]] if len(above) else math.nan
-        spread = (high - low) / 2 if len(times) > 1 else math.nan  # one time alone has no band
-        return Estimate(float(times[half[0]]), float(spread), len(self.times) - 1)
+        first = int(np.argmax(survival - 2 * error <= 0.5))
+        above = np.flatnonzero(survival + 2 * error <= 0.5)
+        last = int(above[0]) if len(above) else len(times) - 1
+        known = len(above) > 0 and len(times) > 1  # one time alone has no band
+        spread = (times[last] - times[first]) / 4 if known else math.nan
+        within = len(self.times) * (survival[first] - survival[last])
+        return Estimate(float(times[half[0]]), float(spread), max(1, round(within / 2)))
 
     def survival(self, t) -> Estimate | groups.Estimates:
         """Kaplan-Meier estimate of the probability of not having passed by time t.
