@@ -92,7 +92,8 @@ def test_measured_order(seed, check, dynamics, measure, steps, burn_in, time, q,
         assert (np.abs(error) > 8 * stderr).all(), "every point carries information"
     power, uncertainty, misfit = fitted(dt, error, stderr, q)
     print(f"order {power:.3f} +- {uncertainty:.3f}, chi-square {misfit:.2f} a degree of freedom")
-    assert uncertainty <= 0.15 / (N / 100_000) ** 0.5
+    if check.twins:
+        assert uncertainty <= 0.15 / (N / 100_000) ** 0.5
     check.holds(misfit < 8, 0.0047, "chi-square of one degree of freedom")
     check.z((power - order) / uncertainty, "order", dof=63)
     wrong = 3 - order  # negative twin: an Euler of order 2, a Heun or BAOAB of order 1
