@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -51,13 +52,10 @@ class Engine:
     def compile(self, state: State) -> None:
         """Puts the state on the GPUs and compiles the kernel."""
         tasks, n = n_tasks(state.positions.shape[1]), state.positions.shape[1]
-        # A share begins at a multiple of 64 tasks, so that every replica keeps its task.
-        each = math.ceil(n / (64 * tasks * len(self.devices))) * 64 * tasks
+        spans = shares(n, tasks, len(self.devices))
         try:
-            for k, device in enumerate(self.devices):
-                begin, end = k * each, min(n, (k + 1) * each)
-                if begin < end:
-                    self.shares.append(Share(self, state, device, begin, end, tasks))
+            for device, (begin, end) in zip(self.devices, spans, strict=False):
+                self.shares.append(Share(self, state, device, begin, end, tasks))
             for share in self.shares:
                 share.compile()
         except MemoryError as error:
@@ -212,16 +210,30 @@ class Share:
         """Launches the kernel for steps begin + 1 ... end."""
         with compiling.on_device(self.device):
             moved = Remaining(self.state, self.observers)
-            n = moved.state.positions.shape[1]
-            arguments = self.arguments(moved.state, moved.observers, begin, end)
-            compiling.launch(self.engine.kernel, self.launch(n), arguments)
+            shape = self.launch(moved.state.positions.shape[1])
+            for first, last in self.launches(begin, end):
+                arguments = self.arguments(moved.state, moved.observers, first, last)
+                compiling.launch(self.engine.kernel, shape, arguments)
             moved.put_back()
-            self.added += (end - begin) * -(-n // self.tasks)
+
+    def launches(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """The spans of steps begin + 1 ... end that may be launched, one after the other.
+
+        Makes room in the exact sums, to which a replica adds at most one number a step; how many
+        there are follows from the experiment, so that results do not depend on the GPUs.
+        """
+        pairs = zip(self.engine.observers, self.observers, strict=True)
+        sums = [twin.store for observer, twin in pairs if "exact" in observer.memory]
+        each = row_length(self.n, self.tasks)
+        most = max(4, ROOM // each // 4 * 4) if sums else end - begin
+        for first in range(begin, end, most):
+            last = min(end, first + most)
+            self.added += (last - first) * each
             if self.added > ROOM:
-                self.added = 0
-                for observer, twin in zip(self.engine.observers, self.observers, strict=True):
-                    if "exact" in observer.memory:
-                        carried(twin.store)
+                self.added = (last - first) * each
+                for store in sums:
+                    carried(store)
+            yield first, last
 
     def synchronise(self) -> None:
         """Waits for everything launched."""
@@ -251,7 +263,7 @@ class Share:
                     place = place[place >= 0]
                     observer.store[..., place] = store[..., place]
                 elif "exact" in observer.memory:
-                    observer.memory["exact"] += store
+                    observer.memory["exact"] += carried(store)
                 else:
                     observer.store += store
                 for name, values in twin.memory.items():
@@ -264,9 +276,23 @@ def grid(n_replicas: int, tasks: int, threads: int = THREADS) -> tuple[int, int]
     Block b works for task b mod tasks; thread t of its c-th block takes place c threads + t in the
     row of the task's replicas, which are those of the 64s task, task + tasks, task + 2 tasks, ...
     """
-    longest = 64 * math.ceil(math.ceil(n_replicas / 64) / tasks)
+    longest = row_length(n_replicas, tasks)
     threads = min(threads, longest)
     return tasks * math.ceil(longest / threads), threads
+
+
+def row_length(n_replicas: int, tasks: int) -> int:
+    """Places in the longest row of a task's replicas."""
+    return 64 * math.ceil(math.ceil(n_replicas / 64) / tasks)
+
+
+def shares(n_replicas: int, tasks: int, count: int) -> list[tuple[int, int]]:
+    """Where the replicas of each of ``count`` GPUs begin and end; small runs need fewer GPUs.
+
+    A share begins at a multiple of 64 tasks, so that every replica keeps its task.
+    """
+    each = 64 * tasks * math.ceil(n_replicas / (64 * tasks * count))
+    return [(begin, min(begin + each, n_replicas)) for begin in range(0, n_replicas, each)]
 
 
 def shared(observers) -> list:

@@ -1,9 +1,9 @@
 """Sums of float64 numbers that do not depend on their order: whole numbers of eight sizes.
 
-A number below 2**126 is cut into parts of 32 bits, each a whole number times 2**64, 2**32, 1, ...
+A number below 2**96 is cut into parts of 32 bits, each a whole number times 2**64, 2**32, 1, ...
 down to 2**-160; parts are added as integers, so in any order and by any number of threads with
-the same result. 2**30 numbers can be added before parts must be `carried`; what is not finite, or
-larger, is counted in the last part, and the sum is NaN.
+the same result. 2**30 numbers can be added before parts must be `carried`. What is not finite, or
+larger, is counted in the last part, as is a sum that outgrows 2**124: the result is then NaN.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ PARTS = SIZES + 1
 BITS = 32
 ROOM = 2**30  # numbers that can be added between two calls of carried()
 TOP = 64
+LARGEST = 2.0 ** (TOP + BITS)  # so that the first part, too, grows by less than 2**32 a number
+FULL = 2**60  # of the first part: with 2**30 numbers more, or eight GPUs', it still holds
 
 # A device function: cuda and np are names of the module it is pasted into.
 ADD_EXACTLY = (
@@ -22,7 +24,7 @@ ADD_EXACTLY = (
 def add_exactly(sums, value):
     """Adds value to the exact sum of {PARTS} parts."""
     rest = value * 2.0**-{TOP}
-    if not abs(value) < 2.0**126:
+    if not abs(value) < {LARGEST!r}:
         cuda.atomic.add(sums, {SIZES}, np.int64(1))
     elif value != 0.0:
         for k in range({SIZES}):
@@ -39,7 +41,7 @@ def from_floats(values: np.ndarray) -> np.ndarray:
     """Floats (...) as parts (..., 9)."""
     values = np.asarray(values, float)
     parts = np.zeros((*values.shape, PARTS), np.int64)
-    good = np.abs(values) < 2.0**126
+    good = np.abs(values) < LARGEST
     parts[..., SIZES] = ~good
     rest = np.where(good, values, 0.0) * 2.0**-TOP
     for k in range(SIZES):
@@ -51,9 +53,10 @@ def from_floats(values: np.ndarray) -> np.ndarray:
 
 def to_floats(parts: np.ndarray) -> np.ndarray:
     """Parts (..., 9) as the nearest floats (...), within a rounding."""
-    sizes = carried(parts.copy())[..., :SIZES]
+    parts = carried(parts.copy())
+    sizes = parts[..., :SIZES]
     negative = sizes[..., 0] < 0
-    sizes[negative] = carried(-sizes[negative])
+    sizes[negative] = _carry(-sizes[negative])
     total = np.zeros(parts.shape[:-1])
     for k in reversed(range(SIZES)):
         total += sizes[..., k] * 2.0 ** (TOP - BITS * k)
@@ -63,9 +66,18 @@ def to_floats(parts: np.ndarray) -> np.ndarray:
 
 
 def carried(parts):
-    """The parts, changed in place: all but the first between 0 and 2**32, so that there is room."""
-    for k in reversed(range(1, SIZES)):
-        carry = parts[..., k] >> BITS
-        parts[..., k] -= carry << BITS
-        parts[..., k - 1] += carry
+    """The parts, changed in place: all but the first between 0 and 2**32, so that there is room.
+
+    A first part that is full is counted in the last, before it can overflow.
+    """
+    _carry(parts)
+    parts[..., SIZES] += abs(parts[..., 0]) >= FULL
     return parts
+
+
+def _carry(sizes):
+    for k in reversed(range(1, SIZES)):
+        carry = sizes[..., k] >> BITS
+        sizes[..., k] -= carry << BITS
+        sizes[..., k - 1] += carry
+    return sizes

@@ -12,7 +12,6 @@ import ast
 from dataclasses import dataclass
 
 LANES = 64
-SCATTERED = 8  # rows up to which a row known only when running is found by comparison
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,9 @@ class _Threads:
             test = self.expression(node.test, known)
             parts = [self.block(part, dict(known)) for part in (node.body, node.orelse)]
             self.forget([*node.body, *node.orelse], known)
-            if not parts[0]:
+            if not any(parts):
                 return []
-            return [type(node)(test=test, body=parts[0], orelse=parts[1])]
+            return [type(node)(test=test, body=parts[0] or [ast.Pass()], orelse=parts[1])]
         if isinstance(node, ast.AugAssign):
             return self.addition(node, known)
         if isinstance(node, ast.Assign):
@@ -189,7 +188,7 @@ class _Threads:
             return [ast.Assign(targets=[target], value=value)]
         self.forget([node], known)
         if buffer:
-            target = self.place(target, known, ast.Store())
+            target, value = self.place(target, known, ast.Store()), self.kept(buffer, value)
         elif isinstance(target, ast.Subscript):
             where = self.expression(target.slice, known)
             target = ast.Subscript(target.value, where, ast.Store())
@@ -233,14 +232,25 @@ class _Threads:
             row = _fold(self.expression(target.slice.elts[0], known))
             if not isinstance(row, ast.Constant):
                 return self.scattered(name, buffer, ast.unparse(row), ast.unparse(value))
-        return [ast.AugAssign(self.place(target, known, ast.Store()), node.op, value)]
+        place = self.place(target, known, ast.Store())
+        if not buffer.scalar:
+            return [ast.AugAssign(place, node.op, value)]
+        total = ast.BinOp(ast.Name(place.id, ast.Load()), node.op, value)
+        return [ast.Assign(targets=[place], value=self.kept(buffer, total))]
+
+    def kept(self, buffer: Buffer, value: ast.expr) -> ast.expr:
+        """A value as the buffer would keep it: a scalar would take any type, and widen."""
+        is_kind = isinstance(value, ast.Call) and ast.unparse(value.func) == buffer.kind
+        if is_kind or not buffer.scalar:
+            return value
+        return ast.Call(ast.parse(buffer.kind, mode="eval").body, args=[value], keywords=[])
 
     def scattered(self, name: str, buffer: Buffer, row: str, value: str) -> list[ast.stmt]:
         """An addition to a row known only when running: to each row, what is its own."""
         lines = [f"row_of_{name} = {row}", f"part_of_{name} = {value}"]
         for k in range(buffer.rows):
             mine = f"part_of_{name} if row_of_{name} == {k} else {buffer.kind}(0)"
-            lines.append(f"{name}_{k} += {mine}")
+            lines.append(f"{name}_{k} = {buffer.kind}({name}_{k} + ({mine}))")
         return _statements("\n".join(lines))
 
     def shared_addition(self, target: ast.Subscript, value: str, known) -> list[ast.stmt]:
