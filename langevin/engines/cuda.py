@@ -19,7 +19,7 @@ import numpy as np
 
 from langevin.engines import compiling, source
 from langevin.engines.cpu import State, indented, n_tasks, parts
-from langevin.engines.dropping import Remaining, all_passed, passages_alone
+from langevin.engines.dropping import Remaining, all_passed, passages_alone, pays, waiting
 from langevin.engines.exact_sums import ADD_EXACTLY, PARTS, ROOM, carried, from_floats, to_floats
 from langevin.engines.threads import per_thread
 from langevin.errors import UnavailableError
@@ -73,11 +73,18 @@ class Engine:
         """
         if not self.queued:
             self.began = time.perf_counter()
+        packed = self.packed(state) if len(self.shares) > 1 else None
         for share in self.shares:
-            share.advance(begin, end)
+            share.advance(begin, end, packed)
         self.queued += 1
         if self.queued >= self.batch or passages_alone(self.observers):
             self.look()
+
+    def packed(self, state: State) -> bool:
+        """Whether replicas that have passed are left out: for all GPUs, as if they were one."""
+        if state.extra or not passages_alone(self.observers):
+            return False
+        return pays(sum(share.waiting() for share in self.shares), len(state.fate))
 
     def look(self) -> None:
         """Waits for the GPUs, and sees whether replicas diverged or all have passed."""
@@ -206,11 +213,19 @@ class Share:
             arguments = self.arguments(self.state, self.observers, 0, 0)
             compiling.launch(self.engine.kernel, self.launch(self.end - self.begin), arguments)
 
-    def advance(self, begin: int, end: int) -> None:
-        """Launches the kernel for steps begin + 1 ... end."""
+    def waiting(self) -> int:
+        """How many replicas still have a passage before them."""
         with compiling.on_device(self.device):
-            moved = Remaining(self.state, self.observers)
-            shape = self.launch(moved.state.positions.shape[1])
+            return int(waiting(self.state, self.observers).sum())
+
+    def advance(self, begin: int, end: int, packed: bool | None = None) -> None:
+        """Launches the kernel for steps begin + 1 ... end; ``packed`` as `Remaining` takes it."""
+        with compiling.on_device(self.device):
+            moved = Remaining(self.state, self.observers, packed)
+            n = moved.state.positions.shape[1]
+            if n == 0:
+                return
+            shape = self.launch(n)
             for first, last in self.launches(begin, end):
                 arguments = self.arguments(moved.state, moved.observers, first, last)
                 compiling.launch(self.engine.kernel, shape, arguments)

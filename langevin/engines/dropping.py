@@ -28,18 +28,26 @@ def all_passed(state, observers) -> bool:
     return wanted is not None and not wanted.any()
 
 
+def pays(n_waiting: int, n_replicas: int) -> bool:
+    """Whether to pack the waiting replicas: once a quarter has finished."""
+    return 0 < n_waiting <= 0.75 * n_replicas
+
+
 class Remaining:
     """The replicas that a call of the kernel has to move: all, or the waiting ones, packed.
 
-    Which they are depends on the state alone, so that a run cut anywhere goes on as it would have.
-    Packing pays once a quarter has finished; data's own batch sizes are not packed.
+    Which they are depends on the state alone, so that a run cut anywhere goes on as it would have;
+    where this state is a part of all replicas, ``packed`` says whether they all pack. Data's own
+    batch sizes are not packed.
     """
 
-    def __init__(self, state, observers):
+    def __init__(self, state, observers, packed: bool | None = None):
         self.whole, self.watched, self.replicas = state, observers, None
         self.state, self.observers = state, observers
         wanted = None if state.extra else waiting(state, observers)
-        if wanted is None or not 0 < wanted.sum() <= 0.75 * len(wanted):
+        if wanted is None:
+            return
+        if not (pays(int(wanted.sum()), len(wanted)) if packed is None else packed):
             return
         self.replicas = replicas = wanted.nonzero()[0]  # arrays may be a GPU's
         each = state.coefficients.shape[1] > 1
