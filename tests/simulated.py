@@ -1,7 +1,8 @@
 """The CUDA engine in numba's simulator beside the CPU engine: how far apart they are, as JSON.
 
-``python simulated.py dynamics`` runs a family of cases, each on both engines in this process. A case's report says how many whole numbers differ and how far real numbers do, relative to their
-size. Two tasks instead of 64, so that a hundred replicas already share blocks and tasks.
+``python simulated.py dynamics`` runs a family of cases, each on both engines in this process.
+Reports say how many whole numbers differ and how far real numbers do, relative to their size. Runs
+have two tasks instead of 64, so that a hundred replicas already share blocks and tasks.
 """
 
 import os
