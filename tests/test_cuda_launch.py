@@ -144,6 +144,33 @@ def test_a_block_gets_the_bytes_that_its_text_uses():
     assert size == 4 * sum(bound[k].store[0].size for k in (0, 2, 3))
 
 
+def test_only_a_schedules_table_is_copied_again(monkeypatch):
+    """Not the data, which may be large, nor what observers make anew for every launch."""
+    copied = []
+
+    def copy(values):
+        copied.append(values)
+        return values.copy()
+
+    monkeypatch.setattr(compiling, "to_device", copy)
+    share = types.SimpleNamespace(constants={})
+
+    def given(owner, value):
+        return cuda.Share.argument(share, owner, value)
+
+    data, table = np.arange(6.0), np.ones((3, 4))
+    for _ in range(3):
+        assert (given(("state", 9), data) == data).all()
+        assert given((0, 2), np.array([1, 2])).sum() == 3
+        assert given(("state", 3), np.int64(5)) == 5
+    assert len(copied) == 2
+    for k in range(3):
+        table = table + k
+        for _ in range(2):
+            assert (given(("state", 4), table) == table).all()
+    assert len(copied) == 5
+
+
 # --- lanes become threads -------------------------------------------------------------------------
 
 

@@ -184,23 +184,19 @@ class Share:
             values = observer.arguments()
             given += values
             owners += [(j, k) for k in range(len(values))]
-        changing = state.schedule.rows > 0
-        return tuple(
-            self.argument(owner, value, changing)
-            for owner, value in zip(owners, given, strict=True)
-        )
+        return tuple(map(self.argument, owners, given))
 
-    def argument(self, owner: tuple, value: Any, changing: bool) -> Any:
-        """One argument as the kernel takes it."""
+    def argument(self, owner: tuple, value: Any) -> Any:
+        """One argument as the kernel takes it; of the state, the schedule's table alone changes."""
         if not isinstance(value, np.ndarray):
             return compiling.kernel_array(value)
         if compiling.simulated():
             return value
-        if changing and owner[0] == "state":
-            return compiling.kernel_array(compiling.to_device(value))
-        if owner not in self.constants:
-            self.constants[owner] = compiling.kernel_array(compiling.to_device(value))
-        return self.constants[owner]
+        known, found = self.constants.get(owner, (None, None))
+        if found is None or (owner[0] == "state" and known is not value):
+            found = compiling.kernel_array(compiling.to_device(value))
+            self.constants[owner] = value, found
+        return found
 
     def launch(self, n: int) -> tuple[int, int, int]:
         """Blocks, threads of each, and bytes of shared memory."""
