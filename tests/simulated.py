@@ -251,6 +251,10 @@ def observers():
         lv.Temperature(), lv.FirstPassage("x > 0.5"), lv.Transitions(every=3),
         lv.Trajectory(every=2, replicas=(0, 3, 69, 129)), lv.Autocorrelation(lags=3),
     )  # fmt: skip
+    single = (
+        lv.Histogram(bins=20), lv.Temperature(every=2), lv.FirstPassage("x > 0.5"),
+        lv.Trajectory(every=4), lv.Autocorrelation(lags=3, formula="x**2"),
+    )  # fmt: skip
     label = np.arange(130) % 3
     groups = (
         lv.Histogram(bins=9_000, at=(1, 6, 15)),  # too many for shared memory
@@ -275,11 +279,14 @@ def observers():
     return {
         "line": Case(well(), lv.SGD(0.2, 1), watch, **later, options=from_anywhere(130, **burnt)),
         "line, with velocities": Case(
-            well(), ud(0.3, 1.0, 0.2), watch, window=8, dtype="float32", **later, options=burnt
+            well(), ud(0.3, 1.0, 0.2), single, window=8, dtype="float32", **later, options=burnt
         ),
-        "groups and times": Case(well(), lv.SGD(0.2, 1), groups, **later, options=burnt),
+        "groups and times": Case(
+            well(), lv.SGD(0.2, 1), groups, **later, options=from_anywhere(130, **burnt)
+        ),
         "curved borders": Case(
-            curved, od(0.5, 0.02), flat, window=8, **later, options=from_anywhere(130, 2, **burnt)
+            curved, od(0.5, 0.02), flat, window=8, dtype="float32", **later,
+            options=from_anywhere(130, 2, **burnt),
         ),
         "quench": Case(
             space(), od(0.4, 0.05), (lv.Occupation(every=5), lv.Histogram(bins=7, axes=(0, 2))),
