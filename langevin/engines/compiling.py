@@ -169,10 +169,11 @@ def cuda():
 
 @functools.cache
 def _hardware() -> dict[str, Callable]:
-    """One-instruction functions of float32 by the names that kernels/hardware.py calls."""
+    """One-instruction functions by the names that the hardware modules of kernels/ call."""
     if simulated():
         named = {"log2": math.log2, "sqrt": math.sqrt, "sine": math.sin, "cosine": math.cos}
-        return {f"hardware_{k}": lambda x, f=f: np.float32(f(x)) for k, f in named.items()}
+        found = {f"hardware_{k}": lambda x, f=f: np.float32(f(x)) for k, f in named.items()}
+        return found | {"hardware_product": lambda a, b: np.uint64(a) * np.uint64(b)}
     from numba.cuda.extending import intrinsic as device_intrinsic
 
     def unit(instruction: str):
@@ -183,8 +184,17 @@ def _hardware() -> dict[str, Callable]:
 
         return device_intrinsic(lambda typing_context, x: (types.float32(types.float32), generate))
 
+    def product(typing_context, a, b):
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(ir.IntType(64), [ir.IntType(32)] * 2)
+            text = ir.InlineAsm(kind, "mul.wide.u32 $0, $1, $2;", "=l,r,r")
+            return builder.call(text, arguments)
+
+        return types.uint64(types.uint32, types.uint32), generate
+
     named = {"log2": "lg2", "sqrt": "sqrt", "sine": "sin", "cosine": "cos"}
-    return {f"hardware_{k}": unit(instruction) for k, instruction in named.items()}
+    found = {f"hardware_{k}": unit(instruction) for k, instruction in named.items()}
+    return found | {"hardware_product": device_intrinsic(product)}
 
 
 def _decorate_cuda(module: python_types.ModuleType, entry: str) -> None:

@@ -23,7 +23,7 @@ from langevin.engines.dropping import Remaining, all_passed, passages_alone, pay
 from langevin.engines.exact_sums import ADD_EXACTLY, PARTS, ROOM, carried, from_floats, to_floats
 from langevin.engines.threads import per_thread
 from langevin.errors import UnavailableError
-from langevin.kernels import hardware
+from langevin.kernels import hardware, hardware_philox
 
 THREADS = 256  # of a block, at most
 SHARED = 32 * 1024  # bytes that a block's counters may take
@@ -325,7 +325,8 @@ def kernel_source(surface, dynamics, observers, dtype: str) -> str:
     for k, observer in enumerate(observers):
         exact = observer.store.dtype == float and observer.kind != "trajectory"
         stores[f"counts{k}"] = "shared" if observer in kept else "exact" if exact else "global"
-    hardware_text = [compiling.pasted(hardware)] if dtype == "float32" else []
+    faster = (hardware_philox, hardware) if dtype == "float32" else (hardware_philox,)
+    hardware_text = [compiling.pasted(module) for module in faster]
     text = run_source(run, stores, known)
     return source.module_source(dtype, *hardware_text, ADD_EXACTLY, *functions, text)
 

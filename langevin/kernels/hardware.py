@@ -19,9 +19,8 @@ TURN = real(math.pi * 2.0**-31)
 
 def normal_pair(w0, w1):
     """Two standard normals from two 32-bit words, as float32's: Box-Muller, both outputs."""
-    u = (real(w0) + real(0.5)) * real(2.0**-32)
-    square = -TWO_LN2 * hardware_log2(u)  # noqa: F821
-    square = square if square > real(0) else real(0)  # near u = 1 the logarithm may be above 0
-    radius = hardware_sqrt(square)  # noqa: F821
+    u = real(w0) * real(2.0**-32) + real(2.0**-33)
+    # Near u = 1 the logarithm may be above 0: its size costs nothing.
+    radius = hardware_sqrt(TWO_LN2 * abs(hardware_log2(u)))  # noqa: F821
     angle = real(np.uint32(w1).view(np.int32)) * TURN
     return radius * hardware_cosine(angle), radius * hardware_sine(angle)  # noqa: F821
