@@ -169,7 +169,7 @@ def parts(surface, dynamics, observers, dtype: str, **layout) -> tuple[list[str]
     else:
         slope, stepping = batches.source, batched
         step, one = (Step(dim, dynamics, gaussian) for dim in (surface.dim, 1))
-    plan = Layout(step, dtype, **layout)
+    plan = Layout(step, dtype, leaves=not observers, **layout)
     parameters = names("p", len(surface.parameters))
     pieces = [observer_source(k, observer, plan) for k, observer in enumerate(observers)]
     functions = [
@@ -224,8 +224,12 @@ def _run(layout: Layout, parameters, batches, stepping, pieces) -> Run:
         "        ids[i] = numbers[r]",
         *(batches.block if batches else []),
         *(line for piece in pieces for line in piece.block),
-        "for group in range(group_begin, group_end):",
     ]
+    end = "group_end"
+    if layout.leaves:
+        block += ["for i in range(64):", "    end = group_end if fate[i] < 0 else group_begin"]
+        end = "end"
+    block += [f"for group in range(group_begin, {end}):"]
     step = [*words(layout), *stepping, *_observe(pieces, layout)]
     tail = [
         "last = (step_end - 1) % 4",

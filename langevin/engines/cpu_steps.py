@@ -10,10 +10,19 @@ class Layout:
     """Which row of the lane buffer holds what.
 
     ``threads``: each lane will be a thread of a GPU. ``known``: its rows must then be numbers.
+    ``leaves``: a thread that has diverged takes no further group, as nothing observes it.
     """
 
-    def __init__(self, step: Step, dtype: str, *, threads: bool = False, known: bool = False):
-        self.threads, self.known = threads, known
+    def __init__(
+        self,
+        step: Step,
+        dtype: str,
+        *,
+        threads: bool = False,
+        known: bool = False,
+        leaves: bool = False,
+    ):
+        self.threads, self.known, self.leaves = threads, known, leaves and known
         self.step, self.dim, self.gaussian, self.dtype = step, step.dim, step.gaussian, dtype
         self.state, self.noises = step.state, step.n_normals
         self.coefficients = step.coefficients
@@ -76,6 +85,13 @@ def _kept(layout: Layout) -> list[str]:
     """Freezes a lane that left the finite world: it stays where it was before this group."""
     state = layout.state
     inside = " and ".join(f"(abs({name}) < limit)" for name in state[: layout.dim])
+    if layout.leaves:
+        return [
+            f"if not ({inside}):",
+            "    fate[i] = np.int32(group)",
+            "    break",
+            *(f"lanes[{k}, i] = {name}" for k, name in enumerate(state)),
+        ]
     return [
         f"kept = {inside} and (fate[i] < 0)",
         *(f"lanes[{k}, i] = {name} if kept else old{k}" for k, name in enumerate(state)),

@@ -135,8 +135,20 @@ class _Threads:
             return lines
         self.forget([node], known)
         body = self.block(node.body, dict(known))
+        if node.target.id == "group":
+            return self.counted(*stop, body)
         call = ast.Call(func=node.iter.func, args=stop, keywords=[])
         return [ast.For(target=node.target, iter=call, body=body or [ast.Pass()], orelse=[])]
+
+    def counted(self, begin: ast.expr, end: ast.expr, body: list[ast.stmt]) -> list[ast.stmt]:
+        """The loop over groups with a counter of 32 bits, which holds the last group's number."""
+        lines = _statements(
+            f"group = np.int32({ast.unparse(begin)} - 1)\n"
+            f"group_last = np.int32({ast.unparse(end)} - 1)\n"
+            "while group < group_last:\n    group = np.int32(group + np.int32(1))"
+        )
+        lines[-1].body += body
+        return lines
 
     def indexes(self, body: list[ast.stmt], name: str) -> bool:
         """Whether a loop's variable says which row of a buffer of scalars is meant."""
