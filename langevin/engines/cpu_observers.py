@@ -11,6 +11,8 @@ from langevin.engines.cpu_passage import (
 )
 from langevin.engines.cpu_pieces import Piece, accumulated, counting, values
 
+REGISTERS = 8  # basins up to which a thread of a GPU keeps their tallies; more are counted at once
+
 
 def observer_source(k: int, observer, layout) -> Piece:
     """The lines of the k-th observer."""
@@ -66,6 +68,10 @@ def _occupation(k: int, observer, layout) -> Piece:
     """Tallies of the basins, and of what is in none."""
     arguments, setup, block, due = counting(k, observer)
     more, prepare, find = basin_source(k, observer.finder, layout)
+    if layout.threads and observer.finder.n > REGISTERS:
+        one = f"    counts{k}[base{k}[i], when{k}, basin{k}[i]] += 1 if fate[i] < 0 else 0"
+        count = [*find, "for i in range(64):", one]
+        return Piece(arguments + more, setup + prepare, block, due + count, [])
     count = [
         *find,
         "for i in range(64):",

@@ -1,0 +1,211 @@
+"""Kernels for a GPU, compiled and assembled where there is none.
+
+Every built-in surface and dynamics, with all observers in one kernel, compiles to PTX and is
+assembled. On formulas of up to three dimensions the state lives in registers: nothing in local
+memory, no call. ``pytest -m slow tests/test_cuda_ptx.py`` takes the whole product, for sm_80 too.
+"""
+
+import functools
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import langevin as lv
+from langevin.engines import compiling, cuda
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import assembly
+
+if compiling.simulated():
+    pytest.skip("numba simulates CUDA: nothing is compiled", allow_module_level=True)
+if importlib.util.find_spec("numba_cuda") is None:
+    pytest.skip("numba-cuda is not installed", allow_module_level=True)
+if assembly.why_not():
+    pytest.skip(assembly.why_not(), allow_module_level=True)
+
+
+def regression():
+    x, y = lv.surfaces.diabetes()
+    return lv.surfaces.linear_regression(x[:, :3], y)
+
+
+def classification():
+    x, y = lv.surfaces.diabetes()
+    return lv.surfaces.logistic_regression(x[:, :3], y > 0)
+
+
+SURFACES = {  # every function of langevin.surfaces that makes one
+    "double_well": lv.surfaces.double_well,
+    "wide_and_sharp": lv.surfaces.wide_and_sharp,
+    "quadratic": lambda: lv.surfaces.quadratic(2.0),
+    "quadratic 3-D": lambda: lv.surfaces.quadratic(np.diag([1.0, 2.0, 3.0])),
+    "quadratic 5-D": lambda: lv.surfaces.quadratic(np.diag([1.0, 2.0, 3.0, 4.0, 5.0])),
+    "mueller_brown": lambda: lv.surfaces.mueller_brown(0.01),
+    "rastrigin": lv.surfaces.rastrigin,
+    "styblinski_tang": lv.surfaces.styblinski_tang,
+    "styblinski_tang 3-D": lambda: lv.surfaces.styblinski_tang(3),
+    "three_well": lv.surfaces.three_well,
+    "linear_regression": regression,
+    "logistic_regression": classification,
+}
+DYNAMICS = {
+    "SGD": lv.SGD(1e-3, 8),
+    "heavy ball": lv.SGD(1e-3, 8, momentum=0.9),
+    "Nesterov": lv.SGD(lv.schedules.Cosine(1e-3, 100), 8, 0.9, nesterov=True, weight_decay=1e-3),
+    "Euler-Maruyama": lv.Overdamped(0.1, 1e-3),
+    "Heun": lv.Overdamped(0.1, 1e-3, integrator="heun"),
+    "Leimkuhler-Matthews": lv.Overdamped(0.1, 1e-3, integrator="leimkuhler_matthews"),
+    "exact": lv.Overdamped(0.1, 1e-3, integrator="exact"),
+    "BAOAB": lv.Underdamped(0.1, 1.0, 0.01),
+    "OBABO": lv.Underdamped(0.1, 1.0, 0.01, splitting="OBABO"),
+    "ABOBA": lv.Underdamped(0.1, 1.0, 0.01, splitting="ABOBA"),
+}
+DATA = ("linear_regression", "logistic_regression")
+QUICK = [  # surface, dynamics, dtype, observers
+    ("double_well", "SGD", "float32", "all"),
+    ("double_well", "BAOAB", "float64", "all"),
+    ("wide_and_sharp", "heavy ball", "float64", "some"),
+    ("mueller_brown", "BAOAB", "float32", "some"),
+    ("styblinski_tang 3-D", "Heun", "float32", "some"),
+    ("quadratic 5-D", "Euler-Maruyama", "float64", "some"),
+    ("linear_regression", "SGD", "float32", "some"),
+]
+PRODUCT = [
+    (surface, dynamics, dtype)
+    for surface in SURFACES
+    for dynamics in DYNAMICS
+    for dtype in ("float32", "float64")
+    if (dynamics != "exact" or "quadratic" in surface)
+    and (surface not in DATA or isinstance(DYNAMICS[dynamics], lv.SGD))
+]
+ALL_REGISTERS = 253  # the assembler takes 255 at most, and begins to spill a little below
+FEW = 1024  # bytes of local memory that nine observers at once may take beyond all registers
+
+
+@functools.cache
+def made(name):
+    return SURFACES[name]()
+
+
+def observers(surface, which):
+    """All observers that the surface allows, or some that are usual."""
+    first = surface.variables[0] if hasattr(surface, "variables") else "w0"
+    axes = None if surface.dim <= 2 else (0, 1)
+    found = [lv.Histogram(40, every=10, axes=axes), lv.Moments(every=4)]
+    if which == "some":
+        return tuple(found)
+    found += [
+        lv.Average(f"{first}**2", every=3),
+        lv.Temperature(every=12),
+        lv.FirstPassage(f"{first} > 1"),
+        lv.Trajectory(every=100, replicas=10),
+        lv.Autocorrelation(lags=20, every=5),
+    ]
+    if not hasattr(surface, "n_examples"):
+        found.append(lv.Occupation(every=8))
+        found += [lv.Transitions(every=4)] if len(surface.minima()) > 1 else []
+    return tuple(found)
+
+
+def assembled(surface, dynamics, dtype, which, cc, record):
+    """The checks of one kernel; its registers go into the report."""
+    made_here = made(surface)
+    watch = observers(made_here, which)
+    ptx = cuda.ptx(made_here, DYNAMICS[dynamics], watch, cc, dtype=dtype)
+    target = f"sm_{cc[0]}{cc[1]}"
+    assert f".target {target}" in ptx
+    found = assembly.assembled(ptx, target)
+    record("registers", found.registers)
+    record("local memory", found.local_memory)
+    print(
+        f"{surface}, {dynamics}, {dtype}, {which}, {target}: {found.registers} registers,", end=" "
+    )
+    print(f"{found.local_memory} bytes of local memory, by {found.by}", flush=True)
+    assert assembly.calls(ptx) == 0
+    if surface in DATA or made_here.dim > 3:  # the rows of a thread are an array of its own
+        assert found.stack > 0
+    elif which == "all" and found.registers >= ALL_REGISTERS:
+        assert found.local_memory <= FEW
+    else:
+        assert found.local_memory == 0
+
+
+@pytest.mark.parametrize("surface, dynamics, dtype, which", QUICK)
+def test_a_handful_stays_in_registers(surface, dynamics, dtype, which, record_property):
+    assembled(surface, dynamics, dtype, which, (9, 0), record_property)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cc", [(9, 0), (8, 0)], ids=["sm_90", "sm_80"])
+@pytest.mark.parametrize("which", ["some", "all"])
+@pytest.mark.parametrize("surface, dynamics, dtype", PRODUCT)
+def test_the_whole_product(surface, dynamics, dtype, which, cc, record_property):
+    assembled(surface, dynamics, dtype, which, cc, record_property)
+
+
+def test_every_built_in_surface_is_in_the_list():
+    made_here = {name.split()[0] for name in SURFACES}
+    others = {"Basins", "FiniteSum", "Isotropic", "Minimum", "Saddle", "Surface", "diabetes"}
+    assert made_here == set(lv.surfaces.__all__) - others
+    assert {key[:2] for key in QUICK} <= {key[:2] for key in PRODUCT}
+
+
+def plain(dtype="float32", observe=()):
+    return cuda.ptx(made("double_well"), lv.SGD(0.05, 8), observe, dtype=dtype)
+
+
+def test_the_loop_over_steps_is_short():
+    """The double well in float32: 85 instructions for four steps when this was written."""
+    ptx = plain()
+    code = assembly.assembled(ptx)
+    loop = assembly.step_loop(ptx, code)
+    print(f"{loop.slots} instructions, {loop.source}; {code.registers} registers")
+    assert loop.special == 8  # a logarithm, a root, a sine and a cosine for each pair
+    assert loop.count("IMAD.WIDE.U32", "mul.wide.u32") >= assembly.PHILOX
+    assert loop.slots <= (88 if loop.source == "SASS" else 97)
+    assert code.registers <= 64  # so that half of the card's threads are at work
+    assert not loop.count("CALL", "call", "LDL", "STL", "ld.local", "st.local", "LDG", "ld.global")
+
+
+def test_float64_takes_no_special_function():
+    assert assembly.step_loop(plain("float64")).count(*assembly.SPECIAL[:4]) == 0
+
+
+def test_what_must_spill_is_seen():
+    """The same kernel with fewer registers than it needs; one whose rows are an array."""
+    ptx = plain("float64")
+    whole = assembly.assembled(ptx)
+    assert whole.local_memory == 0
+    starved = assembly.assembled(ptx, limit=24)
+    assert starved.spill_stores > 0 and starved.spill_loads > 0 and starved.registers <= 24
+    five = cuda.ptx(made("quadratic 5-D"), lv.Overdamped(0.1, 1e-3), (), dtype="float32")
+    assert assembly.assembled(five).stack > 0
+
+
+def test_a_call_is_seen():
+    assert assembly.calls("\tcall.uni (retval0),\n\tmov.u32 %r1, 0;\n\tcall (r), f, (a);\n") == 2
+
+
+def test_a_loop_is_told_from_what_surrounds_it():
+    """A listing by hand: 16 products inside a loop, which a larger loop and other text surround."""
+    product = "\tmul.wide.u32 \t%rd1, %r1, %r2;"
+    inner = ["$L1:", *[product] * 16, "\tmov.u32 \t%r1, 0;", "\t@%p1 bra \t$L1;"]
+    text = "\n".join(["$L0:", product, *inner, product, "\t@%p2 bra \t$L0;", "\tret;"])
+    loop = assembly.step_loop(text)
+    assert len(loop.instructions) == 18 and loop.slots == 17
+    with pytest.raises(ValueError, match="no loop"):
+        assembly.step_loop(text.replace(product, "", 3).replace("$L0:", ""))
+
+
+def test_no_tool_is_an_error_that_says_so(monkeypatch):
+    monkeypatch.setattr(assembly, "why_not", lambda: "no wheels")
+    with pytest.raises(assembly.MissingTool, match="no wheels"):
+        assembly.assembled("")
+
+
+def test_a_broken_text_is_not_assembled():
+    with pytest.raises(Exception, match=r"(?i)ptx|error|ptxas|nvjitlink"):
+        assembly.assembled(plain().replace("mul.wide.u32", "mul.wild.u32"))
