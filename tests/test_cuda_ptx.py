@@ -82,7 +82,7 @@ PRODUCT = [
     and (surface not in DATA or isinstance(DYNAMICS[dynamics], lv.SGD))
 ]
 ALL_REGISTERS = 253  # the assembler takes 255 at most, and begins to spill a little below
-FEW = 1024  # bytes of local memory that nine observers at once may take beyond all registers
+FEW = 2048  # bytes of local memory beyond those: nine observers, BAOAB, 3-D, float64 take 1312
 
 
 @functools.cache
