@@ -67,6 +67,7 @@ DATA = ("linear_regression", "logistic_regression")
 QUICK = [  # surface, dynamics, dtype, observers
     ("double_well", "SGD", "float32", "all"),
     ("double_well", "BAOAB", "float64", "all"),
+    ("rastrigin", "SGD", "float32", "some"),
     ("wide_and_sharp", "heavy ball", "float64", "some"),
     ("mueller_brown", "BAOAB", "float32", "some"),
     ("styblinski_tang 3-D", "Heun", "float32", "some"),
@@ -95,17 +96,19 @@ def observers(surface, which):
     first = surface.variables[0] if hasattr(surface, "variables") else "w0"
     axes = None if surface.dim <= 2 else (0, 1)
     found = [lv.Histogram(40, every=10, axes=axes), lv.Moments(every=4)]
+    formula = not hasattr(surface, "n_examples")
+    if formula:
+        found.append(lv.Occupation(every=8))
     if which == "some":
         return tuple(found)
     found += [
         lv.Average(f"{first}**2", every=3),
-        lv.Temperature(every=12),
         lv.FirstPassage(f"{first} > 1"),
         lv.Trajectory(every=100, replicas=10),
         lv.Autocorrelation(lags=20, every=5),
     ]
-    if not hasattr(surface, "n_examples"):
-        found.append(lv.Occupation(every=8))
+    if formula:  # a sum over data has no Laplacian in the kernel, and one minimum
+        found.append(lv.Temperature(every=12))
         found += [lv.Transitions(every=4)] if len(surface.minima()) > 1 else []
     return tuple(found)
 

@@ -1,5 +1,7 @@
 """What an observer sees of one replica: an index or a number."""
 
+import math
+
 import numpy as np
 
 
@@ -32,4 +34,4 @@ def quench_rate(squared_norm, rate, longest):
     """The rate, cut so that a step is at most ``longest``: the path follows the gradient flow."""
     limit = longest * longest
     squared_step = rate * rate * squared_norm
-    return rate * longest / np.sqrt(squared_step) if squared_step > limit else rate
+    return rate * longest / math.sqrt(squared_step) if squared_step > limit else rate
