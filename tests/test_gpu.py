@@ -381,7 +381,7 @@ def test_the_temperature_of_momentum_is_that_of_baoab(seed, check):
         return (np.array(found) / exact - 1) * np.sqrt(n / 2)
 
     check.z(z(baoab), "x and v")
-    check.twin(z(lv.Underdamped(0.303, 1.0, 0.5)), "1 % warmer")
+    check.twin(z(lv.Underdamped(0.309, 1.0, 0.5)), "3 % warmer")
 
 
 @pytest.mark.parametrize("sampling", ["with_replacement", "without_replacement"])
