@@ -188,7 +188,8 @@ def _hardware() -> dict[str, Callable]:
         def generate(context, builder, signature, arguments):
             kind = ir.FunctionType(ir.IntType(64), [ir.IntType(32)] * 2)
             text = ir.InlineAsm(kind, "mul.wide.u32 $0, $1, $2;", "=l,r,r")
-            return builder.call(text, arguments)
+            # Otherwise the rounds that a group's number does not reach stay in the loop.
+            return builder.call(text, arguments, attrs=["readnone", "nounwind"])
 
         return types.uint64(types.uint32, types.uint32), generate
 

@@ -32,6 +32,8 @@ from langevin.engines.windows import Schedules
 
 LANES = 64
 TASKS = 64
+# Observers for which a replica that has diverged might as well be gone.
+UNSEEN = ("histogram", "occupation", "moments", "average", "temperature")
 FUSED_OPERATIONS = 40  # larger steps read their normals from cache: the code stays small
 
 
@@ -169,7 +171,8 @@ def parts(surface, dynamics, observers, dtype: str, **layout) -> tuple[list[str]
     else:
         slope, stepping = batches.source, batched
         step, one = (Step(dim, dynamics, gaussian) for dim in (surface.dim, 1))
-    plan = Layout(step, dtype, leaves=not observers, **layout)
+    leaves = all(observer.kind in UNSEEN for observer in observers)
+    plan = Layout(step, dtype, leaves=leaves, **layout)
     parameters = names("p", len(surface.parameters))
     pieces = [observer_source(k, observer, plan) for k, observer in enumerate(observers)]
     functions = [
@@ -225,6 +228,8 @@ def _run(layout: Layout, parameters, batches, stepping, pieces) -> Run:
         *(batches.block if batches else []),
         *(line for piece in pieces for line in piece.block),
     ]
+    if pieces and layout.threads:
+        block.append(_awaited(_due(pieces)))
     end = "group_end"
     if layout.leaves:
         block += ["for i in range(64):", "    end = group_end if fate[i] < 0 else group_begin"]
@@ -257,9 +262,11 @@ def _observe(pieces, layout: Layout) -> list[str]:
     """Lets every observer look at the steps of this group that are its own."""
     if not pieces:
         return []
-    due = "min(" + ", ".join(f"next{k}" for k in range(len(pieces))) + ")"
+    due = _due(pieces)
+    if layout.threads:
+        return _wait(pieces, layout, due)
     lines = [
-        f"if {due if len(pieces) > 1 else 'next0'} <= 4 * group + 4:",
+        f"if {due} <= 4 * group + 4:",
         "    for j in range(4):",
         "        step = 4 * group + j + 1",
         "        if step > step_end:",
@@ -269,3 +276,29 @@ def _observe(pieces, layout: Layout) -> list[str]:
     for k, piece in enumerate(pieces):
         lines += [f"        if step == next{k}:", *(" " * 12 + line for line in piece.record)]
     return lines
+
+
+def _due(pieces) -> str:
+    """The next step that an observer looks at."""
+    due = "min(" + ", ".join(f"next{k}" for k in range(len(pieces))) + ")"
+    return due if len(pieces) > 1 else "next0"
+
+
+def _awaited(step: str) -> str:
+    """The group of that step, in 32 bits, or -1 if it is not one of this call."""
+    group = f"np.int32(({step} - 1) >> 2)"
+    return f"awaited = {group} if {step} <= step_end else np.int32(-1)"
+
+
+def _wait(pieces, layout: Layout, due: str) -> list[str]:
+    """The same for a thread: one comparison a group, and no look at steps that are not due."""
+    lines = [
+        "while group == awaited:",
+        f"    step = {due}",
+        "    place = np.int32(step - 1) & np.int32(3)",
+        *("    " + line for line in at_step(layout, "place")),
+    ]
+    for k, piece in enumerate(pieces):
+        lines += [f"    if step == next{k}:"] if len(pieces) > 1 else []
+        lines += [" " * (8 if len(pieces) > 1 else 4) + line for line in piece.record]
+    return [*lines, f"    step = {due}", "    " + _awaited("step")]

@@ -41,12 +41,13 @@ def _histogram(k: int, observer, layout) -> Piece:
             f"low{k}_{a} = low{k}[{a}]",
             f"inverse{k}_{a} = inverse{k}[{a}]",
             f"bins{k}_{a} = bins{k}[{a}]",
+            f"count{k}_{a} = real(bins{k}[{a}])",
         ]
     setup += [f"width{k} = np.int32({' * '.join(bins)})"]
     slots = "1" if observer.at is None else f"(at{k}.size - 1)"
     block += ["for i in range(64):", f"    base{k}[i] *= {slots} * np.int64(width{k} + 1)"]
     index = [
-        f"b{a} = bin_index(lanes[row + {axis}, i], low{k}_{a}, inverse{k}_{a}, bins{k}_{a})"
+        f"b{a} = bin_index(lanes[row + {axis}, i], low{k}_{a}, inverse{k}_{a}, count{k}_{a})"
         for a, axis in enumerate(axes)
     ]
     if len(axes) == 2:

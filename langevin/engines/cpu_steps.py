@@ -45,9 +45,10 @@ def at_step(layout: Layout, j: str) -> list[str]:
     chosen = []
     for k in range(size):
         rows = [f"lanes[{layout.trail + step * size + k}, i]" for step in range(GROUP)]
-        others = "".join(f"{rows[step]} if {j} == {step} else " for step in range(GROUP - 1))
-        chosen.append(f"    lanes[{layout.seen + k}, i] = {others}{rows[-1]}")
-    return ["for i in range(64):", *chosen, f"row = {layout.seen}"]
+        early, late = (f"({b} if odd else {a})" for a, b in (rows[:2], rows[2:]))
+        chosen.append(f"    lanes[{layout.seen + k}, i] = {late} if late else {early}")
+    bits = [f"odd = {j} & np.int32(1) != np.int32(0)", f"late = {j} >= np.int32(2)"]
+    return [*bits, "for i in range(64):", *chosen, f"row = {layout.seen}"]
 
 
 def words(layout: Layout) -> list[str]:

@@ -272,7 +272,9 @@ class _Threads:
         if how == "exact":
             return _statements(f"add_exactly({name}[{where}], np.float64({value}))")
         if how == "shared":
-            call = f"cuda.atomic.add(counters, {name}_first + {where}, np.int32({value}))"
+            # An index without a sign is not asked whether it counts from the end.
+            place = f"np.uint32({name}_first + {where})"
+            call = f"cuda.atomic.add(counters, {place}, np.int32({value}))"
         else:
             call = f"if {value} != 0:\n    cuda.atomic.add({name}, {where}, np.int64({value}))"
         return _statements(call)
