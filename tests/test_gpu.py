@@ -215,6 +215,43 @@ def test_a_replica_alone_is_that_among_many(observed):
     assert _host(alone.positions)[0, 0] == among[66, 0]  # even numbers begin at the first minimum
 
 
+def test_observers_see_what_they_see_on_the_cpu(short_launches):
+    """Looks that are due at other steps, at given ones, by one observer or by eight."""
+    together = (
+        lv.Histogram(20, range=(-2, 2.5), every=3),
+        lv.Histogram(15, range=(-2, 2.5), at=(2, 3, 8, 9, 46), name="path"),
+        lv.Occupation(every=4),
+        lv.Moments(every=7),
+        lv.Transitions(every=5),
+        lv.Trajectory(every=1, replicas=[0, 3]),
+        lv.Autocorrelation(lags=3, every=2),
+        lv.FirstPassage("x > 0.3"),
+    )
+    for observe in (together, together[:1]):
+        options = dict(n_replicas=70, n_steps=46, burn_in=5, seed=3, observe=observe)
+        here, there = (
+            simulate(WELL, lv.SGD(0.1, 0.4), device=device, **options) for device in ("cpu", "cuda")
+        )
+        assert np.allclose(_host(there.positions), here.positions, rtol=0, atol=1e-12)
+        for name, of in SEEN.items():
+            if name in here.observed:
+                values, expected = of(there.observed[name]), of(here.observed[name])
+                assert np.allclose(values, expected, rtol=1e-11, atol=1e-12, equal_nan=True), name
+                assert np.asarray(expected).size and np.nanmax(np.abs(expected)) > 0, name
+
+
+SEEN = {
+    "density": lambda found: found.probability,
+    "path": lambda found: [found.at(step).probability for step in (2, 3, 8, 9, 46)],
+    "occupation": lambda found: found.counts,
+    "moments": lambda found: [found.mean[0], found.covariance[0, 0]],
+    "transitions": lambda found: found.counts,
+    "trajectory": lambda found: found.positions,
+    "autocorrelation": lambda found: found.value,
+    "first_passage": lambda found: found.times,
+}
+
+
 def test_every_basin_is_counted_where_there_are_many():
     """More basins than a thread keeps tallies of: the same counts as on the CPU."""
     egg_box = lv.surfaces.rastrigin(2)
