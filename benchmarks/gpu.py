@@ -14,7 +14,8 @@ written.
     python benchmarks/gpu.py [--quick] [--output DIR]
     python benchmarks/gpu.py --count [--output DIR]
 
-Writes <card>-throughput.json. ``--count`` needs no GPU: it assembles the kernels, counts the
+Writes <card>-throughput.json. The peers come with ``pip install langevin[bench] cupy-cuda13x
+nvidia-curand "jax[cuda13]"``. ``--count`` needs no GPU: it assembles the kernels, counts the
 instructions of their loops, and writes gpu-instructions.json.
 """
 
