@@ -422,7 +422,7 @@ def words():
 
 # --- planted bugs ---------------------------------------------------------------------------------
 
-DEEP = "\n" + " " * 28  # inside "when the slot changes"
+DEEP = "\n" + " " * 24  # inside "when the slot changes"
 BUGS = {
     "one replica off": (r"first_replica \+ start \+ i\b", "first_replica + start + i + 1"),
     "another replica's coefficients": (r"r \* per_replica\]", "(r - r % 2) * per_replica]"),
@@ -434,7 +434,7 @@ BUGS = {
     "a running sum not flushed": (r"\n {8}add_exactly\(counts2\[base2, kept2, 1\].*", ""),
     "a slot late": (r"step <= middle2", "step <= middle2 + 1"),
     "the last step lost": (r"partial = .*", "partial = False"),
-    "a look too many": (r"if step > step_end:", "if step > step_end + 1:"),
+    "a look too many": (r"<= step_end else", "<= step_end + 1 else"),
     "a passage a step late": (r"step if fresh", "step + 1 if fresh"),
     "the idle threads work": (r"if i < valid:", "if i < 64 and (start + i < n or i % 2 == 0):"),
     "a wrong draw index": (r"draw\[b % 4\]", "draw[(b + 1) % 4]"),

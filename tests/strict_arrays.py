@@ -55,8 +55,14 @@ class Strict:
     def __bool__(self):
         return bool(self.values)
 
+    def __int__(self):
+        return int(self.values)
+
     def __len__(self):
         return len(self.values)
+
+    def __abs__(self):
+        return Strict(abs(self.values))
 
     def copy(self, order="C"):
         return Strict(self.values.copy(order=order))

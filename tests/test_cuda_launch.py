@@ -271,7 +271,7 @@ def test_a_branch_without_a_first_part_keeps_its_second():
 @pytest.mark.parametrize(
     ("how", "expected"),
     [
-        ("shared", "cuda.atomic.add(counters, counts_first + slot[i], np.int32(1))"),
+        ("shared", "cuda.atomic.add(counters, np.uint32(counts_first + slot[i]), np.int32(1))"),
         ("global", "if 1 != 0:\n    cuda.atomic.add(counts, slot[i], np.int64(1))"),
         ("exact", "add_exactly(counts[slot[i]], np.float64(1))"),
     ],
