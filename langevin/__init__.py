@@ -1,5 +1,7 @@
 """langevin: where SGD ends up, and how learning rate, batch size and noise decide it."""
 
+import importlib
+
 from langevin import errors, plot, predict, schedules, surfaces
 from langevin.analysis.compare import combine, compare
 from langevin.analysis.temperatures import temperature_ratio_test
@@ -60,3 +62,10 @@ __all__ = [
     "surfaces",
     "temperature_ratio_test",
 ]
+
+
+def __getattr__(name: str):
+    """``langevin.neural`` on first use: it imports torch, which nothing else needs."""
+    if name == "neural":
+        return importlib.import_module("langevin.neural")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -48,6 +48,14 @@ class UnavailableError(LangevinError, RuntimeError):
     """A device, an optional package or a file that this machine lacks."""
 
 
+class DataError(LangevinError, ValueError):
+    """A data file that is empty, truncated, corrupt, or not what its name says."""
+
+
+class IncompleteDataWarning(UserWarning):
+    """A data set of which only a part is there."""
+
+
 class ConvergenceWarning(UserWarning):
     """A result that is returned but whose convergence is doubtful."""
 
