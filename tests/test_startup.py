@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import langevin as lv
+
 SCRIPT = """
 import json, sys, time
 import langevin as lv
@@ -54,3 +58,24 @@ def test_import_is_light():
     elapsed, *heavy = out.stdout.split()
     assert float(elapsed) < 0.5
     assert heavy == ["False", "False", "False"]
+
+
+def test_networks_are_imported_on_first_use():
+    """And where torch is missing, what to install is said."""
+    hidden = "import sys; sys.modules['torch'] = None; "
+    attempt = (
+        "import langevin as lv\n"
+        "try: lv.neural\n"
+        "except lv.errors.UnavailableError as error: print(error)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    out = subprocess.run(
+        [sys.executable, "-c", hidden + attempt],
+        capture_output=True, text=True, check=True, env=environment,
+    ).stdout  # fmt: skip
+    assert "pip install -c constraints.txt 'langevin[neural]'" in out
+    with pytest.raises(AttributeError, match="no attribute 'nerual'"):
+        lv.nerual  # noqa: B018
+    pytest.importorskip("torch")
+    assert lv.neural.data.mnist and lv.neural.models.reset
+    assert lv.neural is sys.modules["langevin.neural"]

@@ -207,8 +207,8 @@ def _idx_set(source: Source, names: tuple[str, ...], folder, download: bool, **c
     part = "train" if _split(choices["train"]) else "t10k"
     stems = [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
     found = files.locate(source, stems, folder, download)
-    said = tuple(files.identity(source, file) for file in found)
     pixels, bytes_of_labels = files.contents(source, found)
+    said = files.identities(source, found)
     images = files.idx(source, found[0], pixels, (28, 28))
     labels = files.idx(source, found[1], bytes_of_labels, ())
     files.check_labels(source, found[1], labels, len(names))
@@ -227,9 +227,10 @@ def _cifar_set(chosen: tuple[int, ...], folder, download: bool, **choices) -> Da
     stems = [f"data_batch_{k}.bin" for k in chosen] if choices["train"] else ["test_batch.bin"]
     source = files.CIFAR10
     found = files.locate(source, stems, folder, download)
-    said = tuple(files.identity(source, file) for file in found)
+    unpacked = files.contents(source, found)
+    said = files.identities(source, found)
     images, labels = [], []
-    for file, data in zip(found, files.contents(source, found), strict=True):
+    for file, data in zip(found, unpacked, strict=True):
         pixels, its = files.cifar(source, file, data)
         files.check_labels(source, file, its, len(CIFAR))
         images.append(pixels)

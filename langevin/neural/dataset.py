@@ -85,9 +85,9 @@ def corrupt_labels(
     """Labels (n,) of which a share is random, and which those are (n,), bool.
 
     Exactly ``floor(share n + 1/2)`` labels are replaced, by one uniform over ``n_classes`` classes
-    (``noisy_label="any"``) or over the wrong ones ("other"). The random label of an example, and its
-    rank among those to be replaced, depend on seed and ``indices`` alone (the examples' numbers,
-    0..n-1 without), so a larger share contains a smaller one. Raises ParameterError.
+    (``noisy_label="any"``) or over the wrong ones ("other"). The random label of an example, and
+    its rank among those to be replaced, depend on seed and ``indices`` alone (the examples'
+    numbers, 0..n-1 without), so a larger share contains a smaller one. Raises ParameterError.
     """
     one_of("noisy_label", noisy_label, ("any", "other"))
     seed = whole_number("seed", seed, 0, 2**64 - 1)

@@ -190,29 +190,33 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def identity(source: Source, file: File) -> str:
-    """A file with its md5 and whether that is the published one; DataError if of another set."""
-    md5, name = md5_of(file.path), file.path.name
-    for other in (MNIST, FASHION_MNIST, CIFAR10):
-        for published, known in other.md5.items():
-            if known == md5 and (other.name, published) != (source.name, name):
-                raise DataError(
-                    f"{file.path} is the file {published} of {other.name} (md5 {md5}), not {name} "
-                    f"of {source.name}."
-                )
-    published = source.md5.get(name)
-    note = ""
-    if published is not None:
+def identities(source: Source, found: Sequence[File]) -> tuple[str, ...]:
+    """The files, each with its md5 and whether that is the published one.
+
+    Raises DataError for a file of another data set under this one's name.
+    """
+    md5s = {path: md5_of(path) for path in {file.path for file in found}}
+    said = []
+    for file in found:
+        name, md5 = file.path.name, md5s[file.path]
+        published = source.md5.get(name)
+        for other in (MNIST, FASHION_MNIST, CIFAR10):
+            for its, known in other.md5.items():
+                if known == md5 and (other.name, its) != (source.name, name):
+                    raise DataError(
+                        f"{file.path} is the file {its} of {other.name} (md5 {md5}), not {name} of "
+                        f"{source.name}. Say folder= of {source.name}."
+                    )
         same = "as published" if published == md5 else f"the published file's is {published}"
-        note = f", {same}"
-    return f"{file} (md5 {md5}{note})"
+        said.append(f"{file} (md5 {md5}{'' if published is None else f', {same}'})")
+    return tuple(said)
 
 
 def corrupt(source: Source, file: File, found: str, needed: str) -> DataError:
     """The error for a file that cannot be what its name says."""
     published = source.md5.get(file.path.name)
     note = ""
-    if published is not None and file.path.stat().st_size:
+    if published is not None and file.path.stat().st_size and os.access(file.path, os.R_OK):
         md5 = md5_of(file.path)
         note = f" Its md5 is {md5}; that of the published file is {published}."
     return DataError(f"{file}: {found}; needed: {needed}.{note} Get the file again.")
