@@ -231,12 +231,8 @@ def main() -> int:
         if entry[kind] is not None and entry[kind] < 1e-4
     ]
     for p, kind, test, entry in sorted(bad, key=lambda b: b[0])[:60]:
-        at = (
-            ""
-            if entry["spread"] is None
-            else f", mean {entry['mean']:.2f} sd {entry['spread']:.2f}"
-        )
-        print(f"{kind} {p:.1e}  {test}  {entry['name']}{at}")
+        mean = "" if entry["mean"] is None else f"mean {entry['mean']:.2f} "
+        print(f"{kind} {p:.1e}  {test}  {entry['name']}, {mean}sd {entry['spread']:.2f}")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     rows = [shortened(row) for row in plugin.rows]
     options.output.write_text(json.dumps(found | {"rows": rows}, indent=1), encoding="utf-8")

@@ -462,6 +462,24 @@ def test_a_smoke_test_reports_a_seed_under_which_a_test_breaks():
     assert len(plugin.rows[0]["broken"]) == 3
 
 
+def test_a_smoke_test_names_the_p_values_that_are_not_uniform(tmp_path):
+    """Also those without a sign, of which no mean can be said."""
+    (tmp_path / "test_skewed.py").write_text(
+        textwrap.dedent("""
+        from kit import statistical
+
+        @statistical(comparisons=1, twin="elsewhere")
+        def test_skewed(seed, check):
+            check.p(0.5 + seed % 7 / 20, "skewed")
+        """)
+    )
+    command = [sys.executable, str(HERE / "smoke_seeds.py"), "--only", tmp_path / "test_skewed.py"]
+    options = ["--seeds", "60", "--output", tmp_path / "seeds.json"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=HERE.parent)
+    assert done.returncode == 1 and "test_skewed  skewed, sd 0." in done.stdout, done.stderr
+    assert json.loads((tmp_path / "seeds.json").read_text())["verdict"] == "red"
+
+
 @statistical(comparisons=1, seed=0, missed_bug=0.05, smoke=False)
 def test_counts_have_uniform_p_values_though_they_are_integers(seed, check):
     p, plain = [], []
