@@ -208,6 +208,13 @@ def test_reset_repeats_the_construction(name):
     assert not torch.equal(state, before)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_seed_gives_the_same_weights_on_a_gpu():
+    module, before = fresh("resnet56").cuda(), torch.cuda.get_rng_state()
+    assert same(models.reset(module, seed=6).cpu(), fresh("resnet56", 6))
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
 def test_weights_have_the_variance_that_the_sources_say():
     """Bounds of the uniform law exactly; of 10^6 normal numbers, the spread within 1 %."""
     good, bad = fresh("deep_mlp good"), models.deep_mlp(1_000, 2, init="bad")

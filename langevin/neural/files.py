@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from langevin.errors import DataError, UnavailableError
+from langevin.errors import DataError, ParameterError, UnavailableError
 
 OPENERS = {"": open, ".gz": gzip.open, ".xz": lzma.open}
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError)
@@ -97,6 +97,8 @@ def cache() -> Path | None:
 def places(source: Source, folder: str | os.PathLike | None) -> list[Path]:
     """The folders that are searched, in this order."""
     found = []
+    if folder is not None and not isinstance(folder, (str, os.PathLike)):
+        raise ParameterError(f"folder={folder!r}: needed: a path, or None.")
     if folder is not None:
         found += [Path(folder) / name for name in source.folders] + [Path(folder)]
     if os.environ.get("LANGEVIN_DATA"):

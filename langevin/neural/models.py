@@ -9,6 +9,8 @@ leaves unstated is called a choice.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -240,8 +242,9 @@ def reset(module: nn.Module, *, seed: int | None = None) -> nn.Module:
 
     Calls ``reset_parameters`` of every submodule, children first, so a module's own has the last
     word. After ``torch.manual_seed`` it repeats what the functions of this file construct. With
-    ``seed`` (0 to 2**64 - 1) PyTorch's global generators are left as they were. Raises
-    ParameterError naming a parameter that nothing resets.
+    ``seed`` (0 to 2**64 - 1) the numbers are drawn on the CPU, the same for every device, and
+    PyTorch's global generators are left as they were. Raises ParameterError naming a parameter
+    that nothing resets.
     """
     missed = [name for name, _ in _uncovered(module, "")]
     if missed:
@@ -253,10 +256,16 @@ def reset(module: nn.Module, *, seed: int | None = None) -> nn.Module:
         _reset(module, set())
         return module
     seed = whole_number("seed", seed, 0, 2**64 - 1)
-    on = {p.device.index for p in module.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(on)):
-        torch.manual_seed(seed)
-        _reset(module, set())
+    elsewhere = any(p.device.type != "cpu" for p in module.parameters())
+    drawn = copy.deepcopy(module).to("cpu") if elsewhere else module
+    before = torch.get_rng_state()
+    try:
+        torch.default_generator.manual_seed(seed)
+        _reset(drawn, set())
+    finally:
+        torch.set_rng_state(before)
+    if elsewhere:
+        module.load_state_dict(drawn.state_dict())
     return module
 
 
