@@ -1,6 +1,6 @@
 """langevin: where SGD ends up, and how learning rate, batch size and noise decide it."""
 
-import importlib
+from importlib import import_module as _import_module
 
 from langevin import errors, plot, predict, schedules, surfaces
 from langevin.analysis.compare import combine, compare
@@ -67,5 +67,5 @@ __all__ = [
 def __getattr__(name: str):
     """``langevin.neural`` on first use: it imports torch, which nothing else needs."""
     if name == "neural":
-        return importlib.import_module("langevin.neural")
+        return _import_module("langevin.neural")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

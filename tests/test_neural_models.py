@@ -273,6 +273,16 @@ def test_reset_of_a_users_module():
     assert covered.layer.weight.requires_grad
 
 
+def test_a_parametrised_layer_is_refused():
+    """Its reset_parameters() writes to a copy: every replica would start at the same point."""
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    before = layer.weight.clone()
+    layer.reset_parameters()
+    assert torch.equal(layer.weight, before)
+    with pytest.raises(ParameterError, match="1 is parametrised"):
+        models.reset(nn.Sequential(nn.ReLU(), layer), seed=1)
+
+
 @pytest.mark.parametrize(
     "build, said",
     [

@@ -24,7 +24,7 @@ from langevin.errors import ParameterError
 def logistic_regression(n_in: int = 784, n_out: int = 10) -> nn.Module:
     """One linear layer, softmax regression: n_in n_out + n_out parameters (7,850).
 
-    ``n_out=1`` gives the single logit of two classes: Smith and Le (2018), section 2, 785
+    ``n_out=1`` gives the single logit of two classes: Smith and Le (2018), section 3, 785
     parameters.
     """
     _sizes(n_in=n_in, n_out=n_out)
@@ -32,7 +32,7 @@ def logistic_regression(n_in: int = 784, n_out: int = 10) -> nn.Module:
 
 
 def smith_le(hidden: int = 800, *, n_in: int = 784, n_out: int = 10) -> nn.Module:
-    """784-800-10 with ReLU: Smith and Le (2018), section 5; 636,010 parameters.
+    """784-800-10 with ReLU: Smith and Le (2018), section 4; 636,010 parameters.
 
     The initialisation, unstated, is PyTorch's.
     """
@@ -244,8 +244,14 @@ def reset(module: nn.Module, *, seed: int | None = None) -> nn.Module:
     word. After ``torch.manual_seed`` it repeats what the functions of this file construct. With
     ``seed`` (0 to 2**64 - 1) the numbers are drawn on the CPU, the same for every device, and
     PyTorch's global generators are left as they were. Raises ParameterError naming a parameter
-    that nothing resets.
+    that nothing resets, or a parametrised layer (``torch.nn.utils.parametrize``).
     """
+    for name, layer in module.named_modules():
+        if nn.utils.parametrize.is_parametrized(layer):  # it would reset a copy
+            raise ParameterError(
+                f"{type(module).__name__}: {name or 'it'} is parametrised, so its weights cannot "
+                "be drawn anew; write the constraint into forward(), or start from the module itself."
+            )
     missed = [name for name, _ in _uncovered(module, "")]
     if missed:
         raise ParameterError(
