@@ -250,7 +250,7 @@ def reset(module: nn.Module, *, seed: int | None = None) -> nn.Module:
         if nn.utils.parametrize.is_parametrized(layer):  # it would reset a copy
             raise ParameterError(
                 f"{type(module).__name__}: {name or 'it'} is parametrised, so its weights cannot "
-                "be drawn anew; write the constraint into forward(), or start from the module itself."
+                "be drawn anew; write the constraint into forward(), or start from its own values."
             )
     missed = [name for name, _ in _uncovered(module, "")]
     if missed:
