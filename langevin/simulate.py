@@ -69,6 +69,15 @@ def simulate(
     and DivergenceError if a replica escapes to infinity. The ``.result`` of the last two holds
     what was computed.
     """
+    if hasattr(surface, "module"):  # a network
+        from langevin.neural.training import simulate_network
+
+        return simulate_network(
+            surface, dynamics, n_replicas=n_replicas, n_steps=n_steps, seed=seed, burn_in=burn_in,
+            observe=observe, start=start, first_replica=first_replica, device=device, dtype=dtype,
+            progress=progress, checkpoint=checkpoint, checkpoint_every=checkpoint_every,
+            on_divergence=on_divergence,
+        )  # fmt: skip
     n_replicas = whole_number("n_replicas", n_replicas, 1, 2**32 - 1)
     n_steps = whole_number("n_steps", n_steps, 1, 2**33 - 1)
     burn_in = whole_number("burn_in", burn_in, 0, n_steps - 1)

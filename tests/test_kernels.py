@@ -11,7 +11,7 @@ from kit import replicas, statistical
 from scipy import stats
 
 from langevin.engines import compiling, source
-from langevin.engines.batches import _rounds
+from langevin.engines.batches import permutation_rounds
 from langevin.kernels import heavy_tails, sampling
 from langevin.kernels import philox as philox_module
 from langevin.kernels.purposes import Purpose
@@ -267,7 +267,7 @@ def images(indices, keys, n, rounds=None):
     out = np.empty((len(keys), len(indices)), np.int64)
     run = compiled("float64", PERMUTE_ENTRY)
     keys = np.asarray(keys, np.uint32).reshape(-1, 2)
-    rounds = _rounds(rows) if rounds is None else rounds
+    rounds = permutation_rounds(rows) if rounds is None else rounds
     run(np.asarray(indices, np.int64), keys, n, rows, columns, rounds, out)
     return out
 

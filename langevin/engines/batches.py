@@ -55,7 +55,7 @@ class Batches:
         if not self.permuted:
             return common
         rows = max(2, math.isqrt(n))  # one row alone could only be rotated
-        return (*common, np.uint32(rows), np.uint32(-(-n // rows)), np.int64(_rounds(rows)))
+        return (*common, np.uint32(rows), np.uint32(-(-n // rows)), np.int64(permutation_rounds(rows)))
 
     @property
     def source(self) -> str:
@@ -249,6 +249,6 @@ def _sizes(dynamics: SGD, n_examples: int) -> np.ndarray:
     return sizes.astype(np.int32)
 
 
-def _rounds(rows: int) -> int:
+def permutation_rounds(rows: int) -> int:
     """Double rounds for which pairs are uniform to about 2**-20: more for a tiny data set."""
     return max(4, math.ceil(20 / math.log2(max(rows, 2))))

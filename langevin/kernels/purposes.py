@@ -10,6 +10,7 @@ class Purpose(IntEnum):
     BATCH = 2  # indices with replacement: (replica, step, index // 4, BATCH)
     PERMUTATION = 3  # key of a mini-batch permutation: (replica, step, 0, PERMUTATION)
     SHUFFLE = 4  # key of an epoch's permutation: (replica, epoch, 0, SHUFFLE)
+    INITIAL = 5  # initialisation of a network: (replica, 0, 0, INITIAL)
     SUBSET = 16  # rank of an example of a data set: (example, 0, 0, SUBSET)
     NOISY = 17  # rank of an example among those whose label is replaced: (example, 0, 0, NOISY)
     LABEL = 18  # the label that replaces it: (example, 0, 0, LABEL)

@@ -1,4 +1,7 @@
-"""Networks: data sets and models. Needs torch, so it is imported on first use."""
+"""Networks as loss surfaces: torch modules trained in ensembles by the core's dynamics.
+
+Needs torch, so it is imported on first use.
+"""
 
 from langevin.errors import UnavailableError
 
@@ -12,5 +15,28 @@ except ImportError:
     ) from None
 
 from langevin.neural import data, models
+from langevin.neural.observers import (
+    Accuracy,
+    BatchLoss,
+    Distance,
+    GradientNorm,
+    Loss,
+    Record,
+    WeightNorm,
+)
+from langevin.neural.result import NetworkResult
+from langevin.neural.surface import NeuralSurface
 
-__all__ = ["data", "models"]
+__all__ = [
+    "Accuracy",
+    "BatchLoss",
+    "Distance",
+    "GradientNorm",
+    "Loss",
+    "NetworkResult",
+    "NeuralSurface",
+    "Record",
+    "WeightNorm",
+    "data",
+    "models",
+]

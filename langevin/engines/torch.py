@@ -1,0 +1,222 @@
+"""The engine for networks: rows of parameters, batched gradients, the core engine's own step.
+
+A chunk of replicas takes a window of steps while its parameters are in cache; replicas of one batch
+size share chunks, so that no example is computed in vain. Mini-batches, noise and updates are those
+of the core engine (streams.py), so a network whose loss is a FiniteSum's takes its very steps.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from langevin.dynamics import SGD
+from langevin.engines import compiling
+from langevin.engines.streams import Indices, Normals, Update
+from langevin.engines.windows import EPOCH, OFFSET, RATE, SIZE, Schedules
+from langevin.neural.evaluation import Evaluation
+from langevin.neural.observers import BatchLoss, View
+from langevin.preparation import LIMIT
+from langevin.schedules import Schedule
+
+CACHED = 3_000_000  # parameters of a chunk of replicas
+SPLIT = 50_000  # parameters of a chunk above which its update is split between threads
+WINDOW = 64  # steps of a chunk before the next one's turn
+
+
+@dataclass
+class State:
+    """Everything a training carries from window to window; rows are replicas."""
+
+    positions: np.ndarray  # parameters, then buffers or velocities, (rows, n_replicas, dim)
+    began: np.ndarray
+    fate: np.ndarray  # step at which a replica's loss was not finite, or -1
+    batch_sums: np.ndarray  # (3, n_replicas): number, sum and sum of squares of batch losses
+    coefficients: np.ndarray
+    parameters: np.ndarray  # none: a network's are its positions
+    key: tuple
+    extra: tuple  # the data
+
+
+class Engine:
+    """One training: ``advance`` moves all replicas; observers look between windows."""
+
+    def __init__(self, surface: Any, dynamics: Any, run: dict[str, Any], observers: list[Any]):
+        self.surface, self.dynamics, self.run, self.observers = surface, dynamics, run, observers
+        self.dtype = run["dtype"]
+        self.evaluation = Evaluation(surface, getattr(torch, self.dtype))
+        self.n = run["n_replicas"]
+        self.key = (run["seed"] & 0xFFFFFFFF, run["seed"] >> 32)
+        self.ids = run["first_replica"] + np.arange(self.n, dtype=np.uint64)
+        self.stochastic = isinstance(dynamics, SGD)
+        self.update = Update(dynamics, self.dtype)
+        self.coefficients = self._coefficients()
+        self.schedule = Schedules(surface, dynamics, run["n_steps"])
+        self.sizes = self._sizes()
+        self.chunks = self._chunks()
+        self.normals: dict[int, Normals] = {}
+        self.threads = compiling.n_threads()
+        self.pool = ThreadPoolExecutor(self.threads)
+        X, y = surface.X, surface.y
+        self.X, self.y = self.evaluation.given(X, y)
+        self.scratch: dict[int, torch.Tensor] = {}
+
+    def _coefficients(self) -> np.ndarray:
+        from langevin.preparation import coefficients
+
+        return coefficients(self.surface, self.dynamics, np.dtype(self.dtype))
+
+    def _sizes(self) -> np.ndarray:
+        """Examples of each replica's mini-batch, (n_replicas,)."""
+        n = self.surface.n_examples
+        if not self.stochastic:
+            return np.full(self.n, n)
+        given = self.dynamics.batch_size
+        given = given.base if isinstance(given, Schedule) else given
+        return np.broadcast_to(np.asarray(given, dtype=np.int64), self.n)
+
+    def _chunks(self) -> list[np.ndarray]:
+        """Replicas that are computed together: of one batch size, few enough for the cache."""
+        most = max(1, CACHED // self.surface.dim)
+        found = []
+        for size in np.unique(self.sizes):
+            same = np.flatnonzero(self.sizes == size)
+            parts = -(-len(same) // most)
+            found += [part for part in np.array_split(same, parts) if len(part)]
+        return found
+
+    def start(self, start: Any) -> State:
+        """Each replica's parameters at step 0."""
+        from langevin.neural.start import starting_rows
+
+        rows = starting_rows(self.surface, start, self.ids, self.key, self.dtype)
+        positions = np.zeros((len(self.update.step.state), *rows.shape), rows.dtype)
+        positions[0] = rows
+        return State(
+            positions=positions,
+            began=rows,
+            fate=np.full(self.n, -1, np.int64),
+            batch_sums=np.zeros((3, self.n)),
+            coefficients=self.coefficients,
+            parameters=np.zeros(0),
+            key=self.key,
+            extra=(self.surface.X.numpy(), self.surface.y.numpy()),
+        )
+
+    def advance(self, state: State, begin: int, end: int) -> None:
+        """Steps begin + 1 ... end of all replicas that have not diverged."""
+        window = self.schedule.window(begin, end) if self.schedule.rows else None
+        for number, chunk in enumerate(self.chunks):
+            alive = chunk[state.fate[chunk] < 0]
+            if len(alive):
+                self._chunk(number, state, alive, begin, end, window)
+
+    def _chunk(self, number: int, state: State, chunk, begin: int, end: int, window) -> None:
+        whole = len(chunk) == self.n
+        rows = list(state.positions)
+        rows = rows if whole else [np.ascontiguousarray(r[chunk]) for r in rows]
+        weights = torch.from_numpy(rows[0])
+        out = torch.empty_like(weights)
+        if self.stochastic:
+            draw = Indices(self.dynamics.sampling, self.surface.n_examples, self.ids[chunk], self.key)
+        trace = np.empty((end - begin, len(chunk)))
+        base = self.coefficients
+        base = base[:, chunk] if base.shape[1] > 1 else base
+        for step in range(begin, end):
+            size = None if window is None else window[:, step - begin]
+            X, y, share = self._batch(draw, chunk, step, size) if self.stochastic else self._all(chunk)
+            losses = self.evaluation.gradient(weights, X, y, share, out, self.surface.l2)
+            trace[step - begin] = losses.numpy()
+            now = base
+            if size is not None:
+                now = base.copy()
+                names = self.update.step.coefficients
+                now[names.index("learning_rate")] *= size[RATE]
+            noise = self._noise(number, chunk, step) if self.update.step.gaussian else None
+            self.update(rows, out.numpy(), noise, now, self._spread)
+        if not whole:
+            for all_rows, mine in zip(state.positions, rows, strict=True):
+                all_rows[chunk] = mine
+        self._settle(state, chunk, trace, begin)
+
+    def _settle(self, state: State, chunk: np.ndarray, trace: np.ndarray, begin: int) -> None:
+        """Notes which replicas diverged, and the sums of the mini-batches' losses."""
+        good = np.isfinite(trace)
+        lost = ~good.all(0) | ~(np.abs(state.positions[0][chunk]).max(1) < LIMIT)
+        first = np.where(good.all(0), len(trace), (~good).argmax(0) + 1)
+        state.fate[chunk[lost]] = begin + first[lost]
+        kept = np.where(good, trace, 0.0)
+        sums = np.stack([good.sum(0), kept.sum(0), (kept**2).sum(0)])
+        state.batch_sums[:, chunk] += sums
+
+    def _batch(self, draw: Indices, chunk: np.ndarray, step: int, now) -> tuple:
+        """Examples (copies, S, ...), targets, and each one's share of the mean."""
+        sizes = self.sizes[chunk]
+        epochs = offsets = np.zeros(len(chunk), np.int64)
+        if now is not None and len(now) > SIZE:
+            sizes = np.full(len(chunk), int(now[SIZE]))
+            epochs, offsets = (np.full(len(chunk), int(now[row])) for row in (EPOCH, OFFSET))
+        elif self.dynamics.sampling == "epoch_shuffle":
+            n, s = self.surface.n_examples, sizes
+            per_epoch = n // s if self.dynamics.drop_last else -(-n // s)
+            epochs = step // per_epoch
+            offsets = (step - epochs * per_epoch) * s
+            sizes = np.minimum(s, n - offsets)
+        width = int(sizes.max())
+        index = torch.from_numpy(draw.draw(step, sizes, epochs, offsets, width))
+        X = self.X[index.view(-1)].view(*index.shape, *self.X.shape[1:])
+        y = self.y[index.view(-1)].view(*index.shape, *self.y.shape[1:])
+        share = (np.arange(width) < sizes[:, None]) / sizes[:, None]
+        return X, y, torch.from_numpy(share.astype(self.dtype))
+
+    def _all(self, chunk: np.ndarray) -> tuple:
+        copies, n = len(chunk), self.surface.n_examples
+        X = self.X.expand(copies, *self.X.shape)
+        y = self.y.expand(copies, *self.y.shape)
+        return X, y, torch.full((copies, n), 1 / n, dtype=self.X.dtype)
+
+    def _noise(self, number: int, chunk: np.ndarray, step: int) -> np.ndarray:
+        known = self.normals.get(number)
+        if known is None or len(known.ids) != len(chunk):
+            known = Normals(self.dtype, self.ids[chunk], self.surface.dim, self.key)
+            self.normals[number] = known
+        return known.at(step, self._spread)
+
+    def _spread(self, work) -> None:
+        """Runs ``work(begin, end)`` over all components, by all threads where that pays."""
+        dim = self.surface.dim
+        if dim < SPLIT or self.threads == 1:
+            work(0, dim)
+            return
+        edges = np.linspace(0, dim, self.threads + 1).astype(int)
+        parts = [self.pool.submit(work, a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        for part in parts:
+            part.result()
+
+    def look(self, state: State, step: int) -> None:
+        """Lets the observers that are due measure, chunk by chunk."""
+        due = [o for o in self.observers if step in o.due]
+        if not due:
+            return
+        for chunk in self.chunks:
+            rows = torch.from_numpy(np.ascontiguousarray(state.positions[0][chunk]))
+            began = torch.from_numpy(np.ascontiguousarray(state.began[chunk]))
+            view = View(self.evaluation, rows, began, state.batch_sums[:, chunk])
+            for observer in due:
+                observer.record(step, chunk, view)
+        if any(isinstance(o.observer, BatchLoss) for o in due):
+            state.batch_sums[...] = 0
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self.pool.shutdown()
+
+
+def next_stop(observers: list[Any], done: int, n_steps: int) -> int:
+    """The step up to which the next window may go."""
+    stops = [int(o.due[o.due > done][0]) for o in observers if (o.due > done).any()]
+    return min([n_steps, done + WINDOW, *stops])

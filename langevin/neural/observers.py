@@ -1,0 +1,205 @@
+"""What is measured of a network while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from langevin.checks import whole_number
+from langevin.errors import ParameterError
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """The loss, its penalty included, on the training data or another data set (X, y)."""
+
+    data: Any = None
+    every: int | None = None
+    name: str = "loss"
+
+    def measure(self, view: View) -> np.ndarray:
+        """(copies,)."""
+        return view.of(self.data).loss.numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """The share of right answers on the training data or another data set (X, y)."""
+
+    data: Any = None
+    every: int | None = None
+    name: str = "accuracy"
+
+    def measure(self, view: View) -> np.ndarray:
+        """(copies,). Raises ParameterError where the targets are not labels."""
+        found = view.of(self.data).accuracy
+        if found is None:
+            raise ParameterError(f"{self.name}: needs labels, whole numbers of shape (N,).")
+        return found.double().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class BatchLoss:
+    """Mean and variance of the mini-batches' losses since the last record: (copies, 2).
+
+    The variance from iteration to iteration is what tells a small batch from a small learning rate
+    of the same noise scale.
+    """
+
+    every: int | None = None
+    name: str = "batch_loss"
+
+    def measure(self, view: View) -> np.ndarray:
+        """(copies, 2)."""
+        sums = view.batch_sums
+        mean = sums[1] / np.maximum(sums[0], 1)
+        variance = np.maximum(sums[2] / np.maximum(sums[0], 1) - mean**2, 0.0)
+        return np.stack([mean, variance * sums[0] / np.maximum(sums[0] - 1, 1)], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class GradientNorm:
+    """The Euclidean norm of the gradient of the loss on all training data."""
+
+    every: int | None = None
+    name: str = "gradient_norm"
+
+    def measure(self, view: View) -> np.ndarray:
+        """(copies,)."""
+        return view.gradient().double().norm(dim=1).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class WeightNorm:
+    """The Euclidean norm of all parameters."""
+
+    every: int | None = None
+    name: str = "weight_norm"
+
+    def measure(self, view: View) -> np.ndarray:
+        """(copies,)."""
+        return view.rows.double().norm(dim=1).cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Distance:
+    """The Euclidean distance from where a replica began."""
+
+    every: int | None = None
+    name: str = "distance"
+
+    def measure(self, view: View) -> np.ndarray:
+        """(copies,)."""
+        return (view.rows - view.began).double().norm(dim=1).cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """Any number or array ``function(module, parameters, buffers)`` of one replica at a time.
+
+    ``parameters`` and ``buffers`` are dictionaries of tensors for torch.func.functional_call.
+    """
+
+    function: Callable
+    every: int | None = None
+    name: str = "record"
+
+    def measure(self, view: View) -> np.ndarray:
+        """(copies, ...)."""
+        found = []
+        for k in range(len(view.rows)):
+            parameters = {n: p[k] for n, p in view.evaluation.layout.views(view.rows).items()}
+            evaluation = view.evaluation
+            value = self.function(evaluation.module, parameters, evaluation.buffers)
+            value = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+            found.append(np.asarray(value, dtype=float))
+        return np.stack(found)
+
+
+OBSERVERS = (Loss, Accuracy, BatchLoss, GradientNorm, WeightNorm, Distance, Record)
+
+
+class View:
+    """Some replicas at one step, as observers see them; what two of them need is computed once."""
+
+    def __init__(self, evaluation: Any, rows: torch.Tensor, began: torch.Tensor, batch_sums: Any):
+        self.evaluation, self.rows, self.began = evaluation, rows, began
+        self.batch_sums = batch_sums
+        self.known: dict[int, Any] = {}
+
+    def of(self, data: Any) -> Any:
+        """The Measured of the training data, or of another data set."""
+        key = 0 if data is None else id(data)
+        if key not in self.known:
+            surface = self.evaluation.surface
+            X, y = (surface.X, surface.y) if data is None else data
+            self.known[key] = self.evaluation.measured(self.rows, X, y)
+        return self.known[key]
+
+    def gradient(self) -> torch.Tensor:
+        """Of the loss on all training data, (copies, dim)."""
+        surface = self.evaluation.surface
+        found = self.evaluation.measured(self.rows, surface.X, surface.y, gradient=True)
+        return found.gradient.cpu()
+
+
+class Bound:
+    """An observer with what it recorded: ``values[record]`` (replicas, ...) at ``steps``."""
+
+    def __init__(self, observer: Any, n_replicas: int, n_steps: int, burn_in: int):
+        if not isinstance(observer, OBSERVERS):
+            raise ParameterError(
+                f"observe={observer!r}: networks take "
+                f"{', '.join(f'neural.{o.__name__}' for o in OBSERVERS)}."
+            )
+        self.observer, self.name = observer, observer.name
+        given = observer.every
+        every = max(1, (n_steps - burn_in) // 20) if given is None else given
+        self.every = whole_number(f"{self.name}: every", every, 1, 2**62)
+        due = np.arange(self.every, n_steps + 1, self.every)
+        self.due = np.unique(np.append(due[due > burn_in], n_steps))  # the last step always
+        self.n_replicas = n_replicas
+        self.store = np.empty(0)  # (records, n_replicas, ...) once something was measured
+
+    def record(self, step: int, places: np.ndarray, view: View) -> None:
+        """Measures the replicas of a chunk, whose numbers are ``places``."""
+        found = np.asarray(self.observer.measure(view), dtype=float)
+        if not self.store.size:
+            self.store = np.full((len(self.due), self.n_replicas, *found.shape[1:]), np.nan)
+        self.store[np.searchsorted(self.due, step), places] = found
+
+    def arguments(self) -> tuple:
+        """What a checkpoint compares: when it looks, and at which data."""
+        data = getattr(self.observer, "data", None)
+        given = () if data is None else tuple(torch.as_tensor(part).numpy() for part in data)
+        return (self.due, *given)
+
+    def estimate(self, done: int) -> Series:
+        """What was recorded up to a step."""
+        n = int(np.searchsorted(self.due, done, side="right"))
+        values = self.store[:n] if self.store.size else np.empty((0, self.n_replicas))
+        return Series(self.name, self.due[:n], np.moveaxis(values, 0, 1).copy())
+
+
+@dataclass(frozen=True)
+class Series:
+    """What an observer recorded: ``values`` (n_replicas, records, ...) after ``steps`` (records,)."""
+
+    name: str
+    steps: np.ndarray
+    values: np.ndarray
+
+    @property
+    def final(self) -> np.ndarray:
+        """The last record, (n_replicas, ...)."""
+        return self.values[:, -1]
+
+    def mean(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean over replicas and its standard error, (records, ...) each; NaN with one replica."""
+        n = len(self.values)
+        spread = self.values.std(axis=0, ddof=1) if n > 1 else np.full(self.values.shape[1:], np.nan)
+        return self.values.mean(axis=0), spread / np.sqrt(n)

@@ -1,0 +1,216 @@
+"""The losses and gradients of many copies of a module at once, each with its own mini-batch.
+
+Copies are rows of one matrix of parameters. Modules whose parts are known (linear layers, the usual
+activations, flattening, batch normalisation, dropout switched off) are evaluated as batched matrix
+products over all copies; any other module by torch.func.vmap; and one that cannot be vmapped by a
+loop over copies.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+POINTWISE_MODULES = (
+    nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Identity,
+    nn.Hardtanh, nn.ReLU6, nn.Softsign, nn.LogSigmoid,
+)  # fmt: skip
+POINTWISE_FUNCTIONS = {
+    F.relu, torch.relu, F.tanh, torch.tanh, F.sigmoid, torch.sigmoid, F.gelu, F.silu, F.elu,
+    F.leaky_relu, F.softplus, torch.sin, torch.cos, torch.exp, torch.square,
+    operator.neg, operator.pow,
+}  # fmt: skip
+POINTWISE_METHODS = {"relu", "tanh", "sigmoid", "exp", "square", "contiguous", "pow"}
+SUMS = {operator.add, operator.sub, operator.mul, torch.add, torch.mul}
+
+
+class Unknown(Exception):
+    """A part of a module that has no batched form here."""
+
+
+class Shapes:
+    """Where each parameter of a module lies in a row of all of them."""
+
+    def __init__(self, module: nn.Module):
+        self.names, self.shapes, self.places, at = [], [], [], 0
+        for name, parameter in module.named_parameters():
+            self.names.append(name)
+            self.shapes.append(tuple(parameter.shape))
+            self.places.append((at, at + parameter.numel()))
+            at += parameter.numel()
+        self.size = at
+
+    def views(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Each parameter of all copies, (copies, *shape), from rows (copies, size)."""
+        return {
+            name: rows[:, a:b].view(len(rows), *shape)
+            for name, (a, b), shape in zip(self.names, self.places, self.shapes, strict=True)
+        }
+
+
+class Batched:
+    """A module's forward pass for all copies at once, or Unknown where a part has no such form."""
+
+    def __init__(self, module: nn.Module, statistics: str):
+        self.statistics = statistics  # of batch normalisation: "batch" or "running"
+        try:
+            # Within another module, so that a module which is itself one layer stays one.
+            self.graph = fx.symbolic_trace(nn.Sequential(module)).graph
+        except Exception as error:  # tracing runs the user's forward(): anything may happen
+            raise Unknown(f"torch.fx cannot trace it ({error})") from error
+        self.modules = {f"0.{name}".rstrip("."): m for name, m in module.named_modules()}
+        self.constants = {node.target for node in self.graph.nodes if node.op == "get_attr"}
+        tied = len(list(module.parameters())) != len(list(module.named_parameters()))
+        if tied or self.constants:
+            raise Unknown("it uses parameters outside of layers")
+        for node in self.graph.nodes:
+            self.check(node)
+
+    def check(self, node: fx.Node) -> None:
+        """Raises Unknown for a part without a batched form."""
+        if node.op == "call_module":
+            part = self.modules[node.target]
+            known = isinstance(part, (*POINTWISE_MODULES, nn.Linear, nn.Flatten, nn.BatchNorm1d))
+            off = isinstance(part, nn.Dropout) and (not part.training or part.p == 0)
+            flat = not isinstance(part, nn.Flatten) or (part.start_dim, part.end_dim) == (1, -1)
+            if not ((known or off) and flat):
+                raise Unknown(f"{type(part).__name__} ({node.target})")
+        elif node.op == "call_function":
+            flat = node.target is torch.flatten and tuple(node.args[1:]) == (1,)
+            if _is_shape(node) or _is_count(node):
+                return
+            if not (node.target in POINTWISE_FUNCTIONS or node.target in SUMS or flat):
+                raise Unknown(f"the function {getattr(node.target, '__name__', node.target)}")
+            if node.kwargs and not set(node.kwargs) <= {"inplace", "start_dim", "negative_slope"}:
+                raise Unknown(f"options of {node.target}")
+        elif node.op == "call_method" and not _is_count(node):
+            flat = node.target in ("flatten", "view", "reshape") and len(node.args) > 1
+            flat = flat and (node.target == "flatten" or node.args[2:] == (-1,))
+            flat = flat and (node.target != "flatten" or node.args[1:] == (1,))
+            if not (node.target in POINTWISE_METHODS or flat):
+                raise Unknown(f"the method {node.target}")
+            if node.target in ("view", "reshape") and not _is_count(node.args[1]):
+                raise Unknown(f"{node.target} to another number of examples")
+
+    def __call__(self, parameters: dict, buffers: dict, x: torch.Tensor) -> torch.Tensor:
+        """Outputs (copies, examples, ...) for inputs (copies, examples, ...)."""
+        values: dict[fx.Node, Any] = {}
+
+        def given(argument):
+            return fx.map_arg(argument, lambda node: values[node])
+
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = x
+            elif node.op == "output":
+                return given(node.args[0])
+            elif _is_shape(node) or _is_count(node):
+                values[node] = None  # of use to view() alone, which is flatten here
+            elif node.op == "call_module":
+                part = self.modules[node.target]
+                values[node] = self.layer(node.target, part, parameters, buffers, *given(node.args))
+            elif node.op == "call_function":
+                if node.target is torch.flatten:
+                    values[node] = given(node.args[0]).flatten(2)
+                else:
+                    kwargs = {k: v for k, v in node.kwargs.items() if k != "inplace"}
+                    values[node] = node.target(*given(node.args), **given(kwargs))
+            elif node.target in ("flatten", "view", "reshape"):
+                values[node] = given(node.args[0]).flatten(2)
+            else:
+                first, *rest = given(node.args)
+                values[node] = getattr(first, node.target)(*rest)
+        raise Unknown("it returns nothing")
+
+    def layer(self, name: str, part, parameters: dict, buffers: dict, x) -> torch.Tensor:
+        """One layer."""
+        name = name[2:] + "." if len(name) > 1 else ""  # as the module itself names it
+        if isinstance(part, nn.Linear):
+            weight = parameters[f"{name}weight"].transpose(1, 2)
+            if part.bias is None:
+                return torch.bmm(x, weight)
+            return torch.baddbmm(parameters[f"{name}bias"].unsqueeze(1), x, weight)
+        if isinstance(part, nn.Flatten):
+            return x.flatten(2)
+        if isinstance(part, nn.BatchNorm1d):
+            return self.normalised(name, part, parameters, buffers, x)
+        if isinstance(part, nn.Dropout):
+            return x
+        return part(x)
+
+    def normalised(self, name: str, part, parameters: dict, buffers: dict, x) -> torch.Tensor:
+        """Batch normalisation of (copies, examples, features)."""
+        if self.statistics == "batch":
+            variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
+        else:
+            mean = buffers[f"{name}running_mean"].unsqueeze(1)
+            variance = buffers[f"{name}running_var"].unsqueeze(1)
+        scaled = (x - mean) * torch.rsqrt(variance + part.eps)
+        if not part.affine:
+            return scaled
+        weight, bias = (parameters[f"{name}{k}"].unsqueeze(1) for k in ("weight", "bias"))
+        return torch.addcmul(bias, scaled, weight)
+
+
+def _is_shape(node: Any) -> bool:
+    """Whether a node is ``x.shape``."""
+    return isinstance(node, fx.Node) and node.target is getattr and node.args[1:] == ("shape",)
+
+
+def _is_count(node: Any) -> bool:
+    """Whether a node is the number of examples: ``x.size(0)`` or ``x.shape[0]``."""
+    if not isinstance(node, fx.Node):
+        return False
+    if node.op == "call_method":
+        return node.target == "size" and node.args[1:] == (0,)
+    return node.target is operator.getitem and _is_shape(node.args[0]) and node.args[1] == 0
+
+
+def forward_pass(module: nn.Module, statistics: str) -> tuple[Callable, str]:
+    """``f(parameters, buffers, x)`` for all copies at once, and how it is done, in words.
+
+    ``parameters`` and ``buffers`` are dictionaries of (copies, *shape), x (copies, examples, ...).
+    """
+    try:
+        return Batched(module, statistics), "batched"
+    except Unknown as why:
+        reason = str(why)
+    plain = with_statistics(module, statistics)
+
+    def one(parameters, buffers, x):
+        return torch.func.functional_call(plain, (parameters, buffers), (x,))
+
+    return torch.func.vmap(one, randomness="error"), f"vmap: {reason}"
+
+
+def looped(module: nn.Module, statistics: str) -> Callable:
+    """The same by a loop over copies, for modules that cannot be vmapped."""
+    plain = with_statistics(module, statistics)
+
+    def all_copies(parameters, buffers, x):
+        found = []
+        for k in range(len(x)):
+            own = ({n: p[k] for n, p in parameters.items()}, {n: b[k] for n, b in buffers.items()})
+            found.append(torch.func.functional_call(plain, own, (x[k],)))
+        return torch.stack(found)
+
+    return all_copies
+
+
+def with_statistics(module: nn.Module, statistics: str) -> nn.Module:
+    """A copy whose batch normalisation takes the batch's statistics, or those of its buffers."""
+    import copy
+
+    own = copy.deepcopy(module)
+    for part in own.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.train(statistics == "batch")
+            if statistics == "batch":  # nothing is tracked: buffers would be written to in a vmap
+                part.track_running_stats = False
+                part.running_mean = part.running_var = part.num_batches_tracked = None
+    return own
