@@ -5,7 +5,7 @@ from importlib import import_module as _import_module
 from langevin import errors, plot, predict, schedules, surfaces
 from langevin.analysis.compare import combine, compare
 from langevin.analysis.temperatures import temperature_ratio_test
-from langevin.dynamics import SGD, Overdamped, Underdamped
+from langevin.dynamics import SGD, Adam, Overdamped, Underdamped
 from langevin.observers import (
     Autocorrelation,
     Average,
@@ -29,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "Adam",
     "AlphaStable",
     "Anisotropic",
     "Autocorrelation",

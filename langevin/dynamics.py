@@ -160,6 +160,43 @@ class SGD:
 
 
 @dataclass(frozen=True, eq=False)
+class Adam:
+    """Adam on a network, as torch.optim.Adam: for `langevin.neural.NeuralSurface` alone.
+
+    ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g^2``, ``theta <- theta - eta (m/(1 - b1^t))
+    / (sqrt(v/(1 - b2^t)) + eps)``, g the mean gradient of a mini-batch of ``batch_size`` examples,
+    sampled as by `SGD`. ``learning_rate`` and ``batch_size`` may be arrays (n_replicas,) or
+    schedules. Source: Kingma and Ba 2015. Raises ParameterError for values outside their range.
+    """
+
+    learning_rate: Any = 1e-3
+    batch_size: Any = 1
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    sampling: str = "with_replacement"
+    drop_last: bool = True
+
+    def __post_init__(self):
+        for name in ("learning_rate", "batch_size"):
+            if not isinstance(getattr(self, name), Schedule):
+                per_replica("Adam", name, getattr(self, name), low=0.0)
+                object.__setattr__(self, name, frozen(getattr(self, name)))
+        betas = real_array("Adam: betas", self.betas, "needs two numbers")
+        if betas.shape != (2,) or not ((betas >= 0) & (betas < 1)).all():
+            raise ParameterError(f"Adam(betas={self.betas!r}): needs two numbers from 0 to below 1.")
+        object.__setattr__(self, "betas", tuple(float(b) for b in betas))
+        per_replica("Adam", "eps", self.eps, low=0.0)
+        one_of("Adam: sampling", self.sampling, SAMPLING)
+        if not isinstance(self.drop_last, (bool, np.bool_)):
+            raise ParameterError(f"Adam(drop_last={self.drop_last!r}): needs True or False.")
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the learning rate or the batch size changes from step to step."""
+        return isinstance(self.learning_rate, Schedule) or isinstance(self.batch_size, Schedule)
+
+
+@dataclass(frozen=True, eq=False)
 class Overdamped:
     """Overdamped Langevin dynamics, ``dx = -grad U dt + sqrt(2 T) dW`` (Ito).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from langevin.checks import real_array
-from langevin.dynamics import SGD, Overdamped, Underdamped
+from langevin.dynamics import SGD, Adam, Overdamped, Underdamped
 from langevin.errors import LangevinError, ParameterError, UnsoundError
 from langevin.schedules import Schedule
 from langevin.surfaces.expression import Surface
@@ -92,7 +92,10 @@ def coefficients(surface, dynamics, dtype: np.dtype) -> np.ndarray:
     """The step's run-time coefficients, (rows, n_replicas) or (rows, 1)."""
     from langevin.engines.source import Step, step_of
 
-    if isinstance(dynamics, SGD):
+    if isinstance(dynamics, Adam):
+        rate = dynamics.learning_rate
+        value = {"learning_rate": rate.base if isinstance(rate, Schedule) else rate}
+    elif isinstance(dynamics, SGD):
         rate, size = (
             np.asarray(v.base if isinstance(v, Schedule) else v, dtype=float)
             for v in (dynamics.learning_rate, dynamics.batch_size)
@@ -114,8 +117,11 @@ def coefficients(surface, dynamics, dtype: np.dtype) -> np.ndarray:
         decay = np.exp(-np.asarray(dynamics.friction) * share["O"])
         spread = np.sqrt(np.asarray(dynamics.temperature) * (1 - decay**2))
         value = {"kick_dt": share["B"], "drift_dt": share["A"], "decay": decay, "spread": spread}
+    if isinstance(dynamics, Adam):
+        first, second = dynamics.betas
+        value |= {"root_correction": 1.0, "beta1": first, "beta2": second, "epsilon": dynamics.eps}
     if on_data(surface):
-        names = Step(surface.dim, dynamics, not isinstance(dynamics, SGD)).coefficients
+        names = Step(surface.dim, dynamics, not isinstance(dynamics, (SGD, Adam))).coefficients
     else:
         names = step_of(surface, dynamics).coefficients
     rows = [np.atleast_1d(value[name]) for name in names]

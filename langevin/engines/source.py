@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from langevin.dynamics import SGD, Underdamped
+from langevin.dynamics import SGD, Adam, Underdamped
 from langevin.engines.compiling import pasted
 from langevin.kernels import (
+    adam,
     factors,
     float32,
     float64,
@@ -79,6 +80,8 @@ class Step:
     def state(self) -> list[str]:
         """Positions, then what else a replica carries from step to step."""
         state = names("x", self.dim)
+        if isinstance(self.dynamics, Adam):
+            return state + names("m", self.dim) + names("s", self.dim)
         integrator = getattr(self.dynamics, "integrator", "")
         if has_momentum(self.dynamics) or integrator == "leimkuhler_matthews":
             state += names("v", self.dim)
@@ -99,6 +102,8 @@ class Step:
     def coefficients(self) -> list[str]:
         """Run-time coefficients that may differ between replicas, a row each."""
         dynamics = self.dynamics
+        if isinstance(dynamics, Adam):
+            return ["learning_rate", "root_correction", "beta1", "beta2", "epsilon"]
         if isinstance(dynamics, SGD):
             found = ["learning_rate"]
             found += ["noise_scale"] if self.gaussian else []
@@ -179,6 +184,8 @@ def step_source(step: Step) -> str:
     first = [slope] if known else []
     if isinstance(dynamics, Underdamped):
         lines = _splitting(step, slope)
+    elif isinstance(dynamics, Adam):
+        lines = _adam(dim)
     elif isinstance(dynamics, SGD):
         lines = first + _descent(step)
     elif dynamics.integrator == "exact":
@@ -221,6 +228,15 @@ def _descent(step: Step) -> list[str]:
             lines.append(f"g{k} = nesterov_gradient(g{k}, v{k}, momentum)")
         along = "v" if momentum and not dynamics.nesterov else "g"
         lines.append(f"x{k} = sgd(x{k}, {along}{k}, learning_rate)")
+    return lines
+
+
+def _adam(dim: int) -> list[str]:
+    lines = []
+    for k in range(dim):
+        lines.append(f"m{k} = adam_mean(m{k}, g{k}, beta1)")
+        lines.append(f"s{k} = adam_square(s{k}, g{k}, beta2)")
+        lines.append(f"x{k} = adam(x{k}, m{k}, s{k}, learning_rate, root_correction, epsilon)")
     return lines
 
 
@@ -275,7 +291,8 @@ def _splitting(step: Step, slope: str) -> list[str]:
 
 def module_source(dtype: str, *parts: str) -> str:
     """A whole kernel module, from the kernels' text and the parts that are this run's own."""
-    physics = (philox, PRECISION[dtype], library, factors, heavy_tails, sampling, steps, observers)
+    physics = (philox, PRECISION[dtype], library, factors, heavy_tails, sampling, steps, adam)
+    physics += (observers,)
     head = (
         '"""A generated kernel of langevin: do not edit."""\n\nimport math\n\nimport numpy as np\n'
     )

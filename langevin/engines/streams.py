@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from langevin.dynamics import SGD
+from langevin.dynamics import SGD, Adam, Underdamped
 from langevin.engines import compiling, source
 from langevin.engines.batches import permutation_rounds
-from langevin.engines.source import GROUP, Step, joined
+from langevin.engines.source import GROUP, Step, joined, names
 from langevin.kernels.purposes import Purpose
 
 INDICES = f"""
@@ -124,44 +124,111 @@ class Normals:
         return self.table[j]
 
 
-def _update_source(step: Step) -> str:
-    """``run``: one step of every component, the gradient given."""
+def _update_source(step: Step, advance: str = "advance") -> str:
+    """``run``: one step, or part of one, of every component; the gradient is given."""
     state = step.state
+    drawn = names("z", step.n_normals)
     arguments = joined(
-        [f"s{k}" for k in range(len(state))], ["gradient"], ["noise"] if step.gaussian else [],
+        names("row", len(state)), ["gradient"], names("noise", len(drawn)),
         ["coefficients", "begin", "end"],
-    )
+    )  # fmt: skip
     loads = [f"{name} = coefficients[{k}, c]" for k, name in enumerate(step.coefficients)]
-    given = joined(state, ["g0"], ["z0"] if step.gaussian else [], step.coefficients)
-    body = [f"{name} = s{k}[r, k]" for k, name in enumerate(state)]
-    body += ["g0 = gradient[r, k]", *(["z0 = noise[r, k]"] if step.gaussian else [])]
-    body += [f"({joined(state)},) = advance({given})"]
-    body += [f"s{k}[r, k] = {name}" for k, name in enumerate(state)]
-    return "\n".join(
-        [
-            f"def run({arguments}):",
-            "    kernel_hints()",
-            "    for r in range(s0.shape[0]):",
-            "        c = r if coefficients.shape[1] > 1 else 0",
-            *(f"        {line}" for line in loads),
-            "        for k in range(begin, end):",
-            *(f"            {line}" for line in body),
-            "",
-        ]
-    )
+    body = [f"{name} = row{k}[r, k]" for k, name in enumerate(state)]
+    body += ["g0 = gradient[r, k]", *(f"{z} = noise{n}[r, k]" for n, z in enumerate(drawn))]
+    given = joined(state, ["g0"], drawn, step.coefficients)
+    body += [f"({joined(state)},) = {advance}({given})"]
+    body += [f"row{k}[r, k] = {name}" for k, name in enumerate(state)]
+    lines = [
+        f"def run({arguments}):",
+        "    kernel_hints()",
+        "    for r in range(row0.shape[0]):",
+        "        c = r if coefficients.shape[1] > 1 else 0",
+        *(f"        {line}" for line in loads),
+        "        for k in range(begin, end):",
+        *(f"            {line}" for line in body),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def stretches(splitting: str) -> list[str]:
+    """A splitting's letters between evaluations of the gradient, each of which follows an A.
+
+    A splitting that ends where its first kick begins carries the gradient: its first stretch needs
+    none of its own. "BAOAB" is "BAOA", "B"; "OBABO" is "O", "BA", "BO".
+    """
+    found, fresh = [""], carries_letters(splitting)
+    for letter in splitting:
+        if letter == "B" and not fresh:
+            found.append("")
+            fresh = True
+        found[-1] += letter
+        fresh = fresh and letter != "A"
+    return found
 
 
 class Update:
-    """A dynamics' step on rows of parameters: the core engine's own ``advance``, one component."""
+    """A dynamics' step on rows of parameters: the core engine's own ``advance``, one component.
+
+    ``parts`` are called in turn with a fresh gradient before each but the first.
+    """
 
     def __init__(self, dynamics, dtype: str):
-        self.step = Step(1, dynamics, not isinstance(dynamics, SGD))
-        parts = (source.step_source(self.step), _update_source(self.step))
-        self.kernel = compiling.load(source.module_source(dtype, *parts))
+        self.dynamics = dynamics
+        self.step = Step(1, dynamics, not isinstance(dynamics, (SGD, Adam)))
+        if not isinstance(dynamics, Underdamped):
+            self.rows = self.step.state
+            text = source.module_source(
+                dtype, source.step_source(self.step), _update_source(self.step)
+            )
+            self.parts = [(compiling.load(text), self.step.n_normals)]
+            self.before = [True]
+            return
+        self.rows, self.parts, self.before = ["x0", "v0"], [], []
+        self.step = Step(1, dynamics)
+        for number, letters in enumerate(stretches(dynamics.splitting)):
+            part = _Stretch(letters, self.step.coefficients)
+            text = source.module_source(dtype, part.text, _update_source(part))
+            self.parts.append((compiling.load(text), part.n_normals))
+            self.before.append(number > 0)
+        if not self.parts[0][1] and stretches(dynamics.splitting)[0] == "":
+            del self.parts[0], self.before[0]
 
-    def __call__(self, state: list[np.ndarray], gradient, noise, coefficients, pool) -> None:
-        """Moves ``state`` (rows of (replicas, dim) each) in place."""
-        drawn = (noise,) if self.step.gaussian else ()
-        pool(lambda begin, end: self.kernel(
-            *state, gradient, *drawn, coefficients, np.int64(begin), np.int64(end)
+    @property
+    def n_normals(self) -> int:
+        """Normals of a component that a step takes."""
+        return sum(count for _, count in self.parts)
+
+    def __call__(self, number: int, state: list[np.ndarray], gradient, noises, coefficients, pool):
+        """Part ``number`` of a step moves ``state``, rows of (replicas, dim) each, in place."""
+        kernel, _ = self.parts[number]
+        pool(lambda begin, end: kernel(
+            *state, gradient, *noises, coefficients, np.int64(begin), np.int64(end)
         ))  # fmt: skip
+
+
+class _Stretch:
+    """What `_update_source` asks of a Step, for some letters of a splitting."""
+
+    def __init__(self, letters: str, coefficients: list[str]):
+        self.state, self.coefficients = ["x0", "v0"], coefficients
+        self.n_normals = letters.count("O")
+        drawn = names("z", self.n_normals)
+        lines, noises = [], iter(drawn)
+        for letter in letters:
+            if letter == "B":
+                lines.append("v0 = kick(v0, g0, kick_dt)")
+            elif letter == "A":
+                lines.append("x0 = drift(x0, v0, drift_dt)")
+            else:
+                lines.append(f"v0 = ornstein_uhlenbeck(v0, {next(noises)}, decay, spread)")
+        arguments = joined(self.state, ["g0"], drawn, coefficients)
+        body = "".join(f"    {line}\n" for line in lines)
+        self.text = f"def advance({arguments}):\n{body}    return (x0, v0,)\n"
+
+
+def carries_letters(splitting: str) -> bool:
+    """Whether the gradient at a step's end serves the next step's first kick."""
+    before, _, _ = splitting.partition("B")
+    _, _, after = splitting.rpartition("B")
+    return "A" not in before + after

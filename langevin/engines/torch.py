@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from langevin.dynamics import SGD
+from langevin.dynamics import SGD, Adam
 from langevin.engines import compiling
 from langevin.engines.streams import Indices, Normals, Update
 from langevin.engines.windows import EPOCH, OFFSET, RATE, SIZE, Schedules
@@ -52,7 +52,7 @@ class Engine:
         self.n = run["n_replicas"]
         self.key = (run["seed"] & 0xFFFFFFFF, run["seed"] >> 32)
         self.ids = run["first_replica"] + np.arange(self.n, dtype=np.uint64)
-        self.stochastic = isinstance(dynamics, SGD)
+        self.stochastic = isinstance(dynamics, (SGD, Adam))
         self.update = Update(dynamics, self.dtype)
         self.coefficients = self._coefficients()
         self.schedule = Schedules(surface, dynamics, run["n_steps"])
@@ -94,7 +94,7 @@ class Engine:
         from langevin.neural.start import starting_rows
 
         rows = starting_rows(self.surface, start, self.ids, self.key, self.dtype)
-        positions = np.zeros((len(self.update.step.state), *rows.shape), rows.dtype)
+        positions = np.zeros((len(self.update.rows), *rows.shape), rows.dtype)
         positions[0] = rows
         return State(
             positions=positions,
@@ -121,23 +121,29 @@ class Engine:
         rows = rows if whole else [np.ascontiguousarray(r[chunk]) for r in rows]
         weights = torch.from_numpy(rows[0])
         out = torch.empty_like(weights)
+        draw = None
         if self.stochastic:
-            draw = Indices(self.dynamics.sampling, self.surface.n_examples, self.ids[chunk], self.key)
+            n, sampling = self.surface.n_examples, self.dynamics.sampling
+            draw = Indices(sampling, n, self.ids[chunk], self.key)
         trace = np.empty((end - begin, len(chunk)))
         base = self.coefficients
         base = base[:, chunk] if base.shape[1] > 1 else base
+        def slope(step: int) -> np.ndarray:
+            now = None if window is None else window[:, step - begin]
+            X, y, share = self._batch(draw, chunk, step, now) if draw else self._all(chunk)
+            return self.evaluation.gradient(weights, X, y, share, out, self.surface.l2).numpy()
+
+        if not self.update.before[0]:
+            slope(begin)  # that of the last step's end, to the same bits
         for step in range(begin, end):
-            size = None if window is None else window[:, step - begin]
-            X, y, share = self._batch(draw, chunk, step, size) if self.stochastic else self._all(chunk)
-            losses = self.evaluation.gradient(weights, X, y, share, out, self.surface.l2)
-            trace[step - begin] = losses.numpy()
-            now = base
-            if size is not None:
-                now = base.copy()
-                names = self.update.step.coefficients
-                now[names.index("learning_rate")] *= size[RATE]
-            noise = self._noise(number, chunk, step) if self.update.step.gaussian else None
-            self.update(rows, out.numpy(), noise, now, self._spread)
+            now = self._now(base, step, None if window is None else window[:, step - begin])
+            noises = self._noises(number, chunk, step)
+            for part, before in enumerate(self.update.before):
+                if before:
+                    trace[step - begin] = slope(step)
+                count = self.update.parts[part][1]
+                drawn, noises = noises[:count], noises[count:]
+                self.update(part, rows, out.numpy(), drawn, now, self._spread)
         if not whole:
             for all_rows, mine in zip(state.positions, rows, strict=True):
                 all_rows[chunk] = mine
@@ -179,12 +185,32 @@ class Engine:
         y = self.y.expand(copies, *self.y.shape)
         return X, y, torch.full((copies, n), 1 / n, dtype=self.X.dtype)
 
-    def _noise(self, number: int, chunk: np.ndarray, step: int) -> np.ndarray:
+    def _now(self, base: np.ndarray, step: int, factors: np.ndarray | None) -> np.ndarray:
+        """The coefficients of a step: scheduled ones times their factors, Adam's corrections."""
+        names = self.update.step.coefficients
+        adam = isinstance(self.dynamics, Adam)
+        if factors is None and not adam:
+            return base
+        now = base.copy()
+        if factors is not None:
+            now[names.index("learning_rate")] *= factors[RATE]
+        if adam:
+            first, second = self.dynamics.betas
+            now[names.index("learning_rate")] /= 1 - first ** (step + 1)
+            now[names.index("root_correction")] = np.sqrt(1 - second ** (step + 1))
+        return now
+
+    def _noises(self, number: int, chunk: np.ndarray, step: int) -> list[np.ndarray]:
+        """The normals of a step, (replicas, dim) for each O of a splitting, or one, or none."""
+        count, dim = self.update.n_normals, self.surface.dim
+        if not count:
+            return []
         known = self.normals.get(number)
-        if known is None or len(known.ids) != len(chunk):
-            known = Normals(self.dtype, self.ids[chunk], self.surface.dim, self.key)
+        if known is None or not np.array_equal(known.ids, self.ids[chunk]):
+            known = Normals(self.dtype, self.ids[chunk], count * dim, self.key)
             self.normals[number] = known
-        return known.at(step, self._spread)
+        table = known.at(step, self._spread if count == 1 else _alone(count * dim))
+        return [table[:, k * dim : (k + 1) * dim] for k in range(count)]
 
     def _spread(self, work) -> None:
         """Runs ``work(begin, end)`` over all components, by all threads where that pays."""
@@ -214,6 +240,11 @@ class Engine:
     def close(self) -> None:
         """Ends the threads."""
         self.pool.shutdown()
+
+
+def _alone(dim: int):
+    """Runs ``work`` over ``dim`` components in this thread."""
+    return lambda work: work(0, dim)
 
 
 def next_stop(observers: list[Any], done: int, n_steps: int) -> int:

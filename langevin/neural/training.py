@@ -11,7 +11,7 @@ import numpy as np
 from langevin import information
 from langevin.checkpoint import Checkpoint
 from langevin.checks import one_of, whole_number
-from langevin.dynamics import SGD, Overdamped
+from langevin.dynamics import SGD, Adam, Underdamped
 from langevin.engines.torch import Engine, next_stop
 from langevin.errors import CheckpointError, DivergenceError, ParameterError, UnavailableError
 from langevin.neural.observers import Bound
@@ -137,7 +137,7 @@ def _train(engine, state, done, n_steps, stops, progress, saved) -> int:
 
 def _check(surface: Any, dynamics: Any, n_replicas: int) -> None:
     """Refuses dynamics that networks do not have, batches that are no whole numbers."""
-    if isinstance(dynamics, SGD):
+    if isinstance(dynamics, (SGD, Adam)):
         size = dynamics.batch_size
         sizes = np.atleast_1d(np.asarray(size.base if isinstance(size, Schedule) else size, float))
         if not isinstance(size, Schedule) and (sizes != np.round(sizes)).any() or (sizes < 1).any():
@@ -151,14 +151,16 @@ def _check(surface: Any, dynamics: Any, n_replicas: int) -> None:
                 "examples) and the sampling is without replacement. Use a smaller batch, or "
                 "sampling='with_replacement'."
             )
-    elif not (
-        isinstance(dynamics, Overdamped)
-        and dynamics.integrator in ("euler_maruyama", "leimkuhler_matthews")
+    elif not isinstance(dynamics, Underdamped) and getattr(dynamics, "integrator", "") not in (
+        "euler_maruyama",
+        "leimkuhler_matthews",
     ):
         raise ParameterError(
-            f"{dynamics!r}: networks take SGD, or Overdamped with integrator='euler_maruyama' or "
-            "'leimkuhler_matthews'."
+            f"{dynamics!r}: networks take SGD, Adam, Underdamped, or Overdamped with "
+            "integrator='euler_maruyama' or 'leimkuhler_matthews'."
         )
+    if isinstance(dynamics, Underdamped) and np.any(np.asarray(dynamics.masses) != 1):
+        raise ParameterError(f"{dynamics!r}: the parameters of a network have the mass 1.")
     for name in ("learning_rate", "batch_size", "momentum", "weight_decay", "temperature", "dt"):
         value = getattr(dynamics, name, 0.0)
         value = value.base if isinstance(value, Schedule) else value
