@@ -183,7 +183,9 @@ class Adam:
                 object.__setattr__(self, name, frozen(getattr(self, name)))
         betas = real_array("Adam: betas", self.betas, "needs two numbers")
         if betas.shape != (2,) or not ((betas >= 0) & (betas < 1)).all():
-            raise ParameterError(f"Adam(betas={self.betas!r}): needs two numbers from 0 to below 1.")
+            raise ParameterError(
+                f"Adam(betas={self.betas!r}): needs two numbers from 0 to below 1."
+            )
         object.__setattr__(self, "betas", tuple(float(b) for b in betas))
         per_replica("Adam", "eps", self.eps, low=0.0)
         one_of("Adam: sampling", self.sampling, SAMPLING)

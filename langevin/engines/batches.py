@@ -55,7 +55,12 @@ class Batches:
         if not self.permuted:
             return common
         rows = max(2, math.isqrt(n))  # one row alone could only be rotated
-        return (*common, np.uint32(rows), np.uint32(-(-n // rows)), np.int64(permutation_rounds(rows)))
+        return (
+            *common,
+            np.uint32(rows),
+            np.uint32(-(-n // rows)),
+            np.int64(permutation_rounds(rows)),
+        )
 
     @property
     def source(self) -> str:

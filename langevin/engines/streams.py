@@ -74,9 +74,7 @@ class Indices:
         whole = (np.asarray(a, np.int64) for a in (sizes, epochs, offsets))
         sizes, epochs, offsets = whole
         numbers = (np.int64(v) for v in (self.n, *self.shape, self.how))
-        self.kernel(
-            out, sizes, self.ids, np.int64(step), epochs, offsets, *numbers, *self.key
-        )
+        self.kernel(out, sizes, self.ids, np.int64(step), epochs, offsets, *numbers, *self.key)
         return out
 
 
@@ -92,9 +90,7 @@ def _noise_source(dtype: str) -> str:
     each = 2 * halves
     for pair in range(2):
         given = joined(f"np.uint32({word})" for word in words[each * pair : each * pair + each])
-        lines.append(
-            f"out[{2 * pair}, r, k], out[{2 * pair + 1}, r, k] = normal_pair({given})"
-        )
+        lines.append(f"out[{2 * pair}, r, k], out[{2 * pair + 1}, r, k] = normal_pair({given})")
     body = "\n".join(f"            {line}" for line in lines)
     return f"""
 def run(out, ids, group, key0, key1, begin, end):

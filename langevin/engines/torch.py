@@ -7,6 +7,7 @@ of the core engine (streams.py), so a network whose loss is a FiniteSum's takes 
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -128,6 +129,7 @@ class Engine:
         trace = np.empty((end - begin, len(chunk)))
         base = self.coefficients
         base = base[:, chunk] if base.shape[1] > 1 else base
+
         def slope(step: int) -> np.ndarray:
             now = None if window is None else window[:, step - begin]
             X, y, share = self._batch(draw, chunk, step, now) if draw else self._all(chunk)
@@ -156,7 +158,8 @@ class Engine:
         first = np.where(good.all(0), len(trace), (~good).argmax(0) + 1)
         state.fate[chunk[lost]] = begin + first[lost]
         kept = np.where(good, trace, 0.0)
-        sums = np.stack([good.sum(0), kept.sum(0), (kept**2).sum(0)])
+        with np.errstate(over="ignore"):  # of a replica that is about to diverge
+            sums = np.stack([good.sum(0), kept.sum(0), (kept**2).sum(0)])
         state.batch_sums[:, chunk] += sums
 
     def _batch(self, draw: Indices, chunk: np.ndarray, step: int, now) -> tuple:
@@ -219,7 +222,7 @@ class Engine:
             work(0, dim)
             return
         edges = np.linspace(0, dim, self.threads + 1).astype(int)
-        parts = [self.pool.submit(work, a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        parts = [self.pool.submit(work, a, b) for a, b in itertools.pairwise(edges)]
         for part in parts:
             part.result()
 

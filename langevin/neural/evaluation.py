@@ -64,7 +64,9 @@ class Evaluation:
             return self.forward(parameters, buffers, X)
         except Exception as error:  # a user's module: vmap's refusals have no type of their own
             self.forward = stacked.looped(self.module, self.training)
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            first = (
+                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            )
             self.how = f"a loop over replicas: {self.how.removeprefix('vmap: ')}; {first}"
             return self.forward(parameters, buffers, X)
 

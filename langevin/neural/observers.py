@@ -187,7 +187,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Series:
-    """What an observer recorded: ``values`` (n_replicas, records, ...) after ``steps`` (records,)."""
+    """What an observer recorded: ``values`` (n_replicas, records, ...) after ``steps``."""
 
     name: str
     steps: np.ndarray
@@ -201,5 +201,7 @@ class Series:
     def mean(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean over replicas and its standard error, (records, ...) each; NaN with one replica."""
         n = len(self.values)
-        spread = self.values.std(axis=0, ddof=1) if n > 1 else np.full(self.values.shape[1:], np.nan)
+        spread = (
+            self.values.std(axis=0, ddof=1) if n > 1 else np.full(self.values.shape[1:], np.nan)
+        )
         return self.values.mean(axis=0), spread / np.sqrt(n)

@@ -66,7 +66,7 @@ class NetworkResult:
         return self.surface.with_parameters(self.positions[replica])
 
     def to_xarray(self) -> Any:
-        """An xarray.Dataset: each observer (replica, record) with its steps, positions, diverged."""
+        """An xarray.Dataset: each observer (replica, record), its steps, positions, diverged."""
         from langevin.labelled import optional
 
         xarray = optional("xarray")

@@ -141,7 +141,7 @@ class NeuralSurface:
             )
 
     def target(self, y: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
-        """Targets as the loss takes them: numbers in the parameters' precision, labels as they are."""
+        """Targets as the loss takes them: numbers in the parameters' precision, or labels."""
         return y.to(kind) if y.is_floating_point() else y
 
     def flat(self, module: nn.Module | None = None) -> np.ndarray:

@@ -51,7 +51,9 @@ def simulate_network(
     one_of("dtype", dtype, ("float64", "float32"))
     one_of("on_divergence", on_divergence, ("stop", "absorb"))
     if device != "cpu":
-        raise UnavailableError(f"device={device!r}: networks train on device='cpu' in this version.")
+        raise UnavailableError(
+            f"device={device!r}: networks train on device='cpu' in this version."
+        )
     _check(surface, dynamics, n_replicas)
     given = tuple(observe) if isinstance(observe, (tuple, list)) else (observe,)
     bound = [Bound(observer, n_replicas, n_steps, burn_in) for observer in given]
@@ -140,9 +142,11 @@ def _check(surface: Any, dynamics: Any, n_replicas: int) -> None:
     if isinstance(dynamics, (SGD, Adam)):
         size = dynamics.batch_size
         sizes = np.atleast_1d(np.asarray(size.base if isinstance(size, Schedule) else size, float))
-        if not isinstance(size, Schedule) and (sizes != np.round(sizes)).any() or (sizes < 1).any():
+        if (not isinstance(size, Schedule) and (sizes != np.round(sizes)).any()) or (
+            sizes < 1
+        ).any():
             raise ParameterError(
-                f"batch_size={sizes[(sizes != np.round(sizes)) | (sizes < 1)][0]:g}: a mini-batch "
+                f"batch_size={sizes[broken][0]:g}: a mini-batch "
                 "of real examples needs a whole number >= 1."
             )
         if dynamics.sampling != "with_replacement" and sizes.max() > surface.n_examples:

@@ -1,0 +1,478 @@
+"""Networks: against the core engine, against torch.optim, ensembles against single runs."""
+
+import copy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import langevin as lv
+from langevin.errors import CheckpointError, DivergenceError, LangevinError, ParameterError
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install .[neural]")
+
+from torch import nn  # noqa: E402
+
+from langevin import neural  # noqa: E402
+from langevin.engines.streams import Indices, stretches  # noqa: E402
+from langevin.neural import NeuralSurface, stacked  # noqa: E402
+from langevin.neural.evaluation import Evaluation  # noqa: E402
+
+SAMPLINGS = ("with_replacement", "without_replacement", "epoch_shuffle")
+H = np.array([[2.0, 0.3, 0.0], [0.3, 1.0, 0.1], [0.0, 0.1, 0.5]])
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+X = numbers(60, 5)
+Y = torch.arange(60) % 3
+
+
+def classifier(norm=True):
+    torch.manual_seed(1)
+    layers = [nn.Linear(5, 7), *([nn.BatchNorm1d(7)] if norm else []), nn.Tanh(), nn.Linear(7, 3)]
+    return nn.Sequential(*layers).double()
+
+
+def train(surface, dynamics, *, n_replicas=1, n_steps=50, seed=5, **more):
+    return lv.simulate(
+        surface, dynamics, n_replicas=n_replicas, n_steps=n_steps, seed=seed, progress=False, **more
+    )
+
+
+class Quadratic(nn.Module):
+    """A module whose output is w'Hw/2, whatever its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        self.register_buffer("H", torch.tensor(H))
+
+    def forward(self, x):
+        return (0.5 * self.w @ self.H @ self.w) * torch.ones(len(x), 1, dtype=x.dtype)
+
+
+# --- the core engine's numbers --------------------------------------------------------------------
+
+
+def regression():
+    """The same least squares as a network and as a FiniteSum."""
+    u = numbers(200, 8)
+    v = u @ numbers(8, seed=1) + 0.3 * numbers(200, seed=2)
+    network = NeuralSurface(nn.Linear(8, 1, bias=False).double(), (u, v), loss="squared", l2=0.01)
+    data = {"u": u.numpy(), "v": v.numpy()}
+    return network, lv.FiniteSum("(w*u - v)**2/2", data=data, l2=0.01)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0.9},
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.02},
+        {"batch_size": np.array([3, 7, 7, 20, 1])},
+        {"learning_rate": lv.schedules.Cosine(0.04, 50)},
+        {"learning_rate": np.linspace(0.01, 0.03, 5), "drop_last": False},
+    ],
+)
+def test_a_quadratic_network_takes_the_core_s_steps(sampling, options):
+    network, data = regression()
+    sgd = lv.SGD(**{"learning_rate": 0.02, "batch_size": 7, "sampling": sampling} | options)
+    a, b = (train(s, sgd, n_replicas=5, start=np.zeros(8), seed=3) for s in (network, data))
+    assert np.abs(a.positions).max() > 0.1
+    np.testing.assert_allclose(a.positions, b.positions, rtol=0, atol=1e-14)
+    other = train(network, sgd, n_replicas=5, start=np.zeros(8), seed=4)
+    assert np.abs(other.positions - b.positions).max() > 1e-3
+
+
+def test_a_batch_size_schedule_is_the_core_s():
+    network, data = regression()
+    sizes = lv.schedules.Steps(5, [10, 25], 2.0)
+    for sampling in SAMPLINGS:
+        sgd = lv.SGD(0.02, sizes, sampling=sampling)
+        a, b = (train(s, sgd, n_replicas=3, start=np.zeros(8)) for s in (network, data))
+        np.testing.assert_allclose(a.positions, b.positions, rtol=0, atol=1e-14)
+
+
+LANGEVIN = [
+    lv.Overdamped(0.1, 0.05),
+    lv.Overdamped(0.1, 0.05, integrator="leimkuhler_matthews"),
+    *(lv.Underdamped(0.1, 1.0, 0.1, splitting=s) for s in ("BAOAB", "OBABO", "ABOBA", "BAO")),
+    lv.Underdamped(0.1, 1.0, 0.1, splitting="OABAO"),
+]
+
+
+@pytest.mark.parametrize("dynamics", LANGEVIN, ids=lambda d: getattr(d, "splitting", d.__class__))
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_langevin_dynamics_on_weights_is_the_core_s(dynamics, dtype):
+    nothing = (torch.zeros(4, 1, dtype=torch.float64), torch.zeros(4))
+    surfaces = (NeuralSurface(Quadratic(), nothing, loss="output"), lv.surfaces.quadratic(H))
+    a, b = (
+        train(s, dynamics, n_replicas=6, start=np.ones(3), dtype=dtype, first_replica=9)
+        for s in surfaces
+    )
+    close = 1e-13 if dtype == "float64" else 1e-5
+    np.testing.assert_allclose(a.positions, b.positions, rtol=0, atol=close)
+    if b.velocities is not None:
+        np.testing.assert_allclose(a.velocities, b.velocities, rtol=0, atol=close)
+
+
+def test_a_splitting_is_cut_where_it_needs_a_gradient():
+    assert stretches("BAOAB") == ["BAOA", "B"]
+    assert stretches("OBABO") == ["OBA", "BO"]
+    assert stretches("ABOBA") == ["A", "BOBA"]
+    assert stretches("BABO") == ["BA", "BO"]
+    assert stretches("BAO") == ["", "BAO"]
+
+
+# --- torch's own optimisers -----------------------------------------------------------------------
+
+OPTIMISERS = {
+    "sgd": (lambda **o: lv.SGD(0.1, 8, **o), lambda p: torch.optim.SGD(p, lr=0.1)),
+    "nesterov": (
+        lambda **o: lv.SGD(0.1, 8, momentum=0.9, nesterov=True, weight_decay=0.01, **o),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    ),
+    "adam": (
+        lambda **o: lv.Adam(0.01, 8, betas=(0.8, 0.99), eps=1e-4, **o),
+        lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.99), eps=1e-4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_one_replica_is_a_plain_torch_loop(name, sampling):
+    ours, theirs = OPTIMISERS[name]
+    module = classifier()
+    surface = NeuralSurface(module, (X, Y))
+    found = train(surface, ours(sampling=sampling), start="module")
+    plain = copy.deepcopy(module)
+    optimiser = theirs(plain.parameters())
+    draw = Indices(sampling, 60, np.array([0]), (5, 0))
+    for step in range(50):
+        epoch, place = divmod(step, 60 // 8) if sampling == "epoch_shuffle" else (0, 0)
+        given = (np.array([v]) for v in (8, epoch, 8 * place))
+        batch = torch.from_numpy(draw.draw(step, *given, 8))[0]
+        assert sampling == "with_replacement" or len(set(batch.tolist())) == 8
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(plain(X[batch]), Y[batch]).backward()
+        optimiser.step()
+    np.testing.assert_allclose(found.positions[0], surface.flat(plain), rtol=0, atol=1e-10)
+    assert np.abs(surface.flat(plain) - surface.flat(module)).max() > 0.05
+
+
+# --- ensembles ------------------------------------------------------------------------------------
+
+ENSEMBLES = {
+    "plain": {"dynamics": lambda s: lv.SGD(0.1, 8, sampling=s)},
+    "momentum": {"dynamics": lambda s: lv.SGD(0.05, 8, momentum=0.9, sampling=s)},
+    "schedule": {
+        "dynamics": lambda s: lv.SGD(
+            lv.schedules.Cosine(0.1, 50), lv.schedules.Steps(4, [20], 2.0), sampling=s
+        )
+    },
+    "adam": {"dynamics": lambda s: lv.Adam(0.01, 8, sampling=s)},
+}
+
+
+@pytest.mark.parametrize("batch_norm", ["batch", "eval", "recalibrate"])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_an_ensemble_is_its_single_runs(name, sampling, batch_norm):
+    surface = NeuralSurface(classifier(), (X, Y), l2=0.01, batch_norm=batch_norm)
+    dynamics = ENSEMBLES[name]["dynamics"](sampling)
+    observe = (neural.Loss(), neural.Accuracy())
+    together = train(surface, dynamics, n_replicas=8, observe=observe)
+    assert together.how == "batched"
+    assert np.ptp(together.positions, axis=0).max() > 0.1
+    for k in (0, 3, 7):
+        alone = train(surface, dynamics, first_replica=k, observe=observe)
+        np.testing.assert_allclose(alone.positions[0], together.positions[k], rtol=0, atol=1e-10)
+        for observer in ("loss", "accuracy"):
+            mine, theirs = alone[observer].values[0], together[observer].values[k]
+            np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-10)
+
+
+def test_a_grid_of_settings_is_one_run():
+    surface = NeuralSurface(classifier(), (X, Y))
+    rates, sizes = np.linspace(0.05, 0.2, 8), np.array([4, 4, 8, 8, 8, 16, 5, 60])
+    momenta = np.linspace(0, 0.9, 8)
+    grid = lv.SGD(rates, sizes, momentum=momenta, sampling="without_replacement")
+    together = train(surface, grid, n_replicas=8, observe=neural.BatchLoss(every=10))
+    for k in range(8):
+        one = lv.SGD(rates[k], int(sizes[k]), momentum=momenta[k], sampling="without_replacement")
+        alone = train(surface, one, first_replica=k, observe=neural.BatchLoss(every=10))
+        np.testing.assert_allclose(alone.positions[0], together.positions[k], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(
+            alone["batch_loss"].values[0], together["batch_loss"].values[k], rtol=0, atol=1e-10
+        )
+    full = together["batch_loss"].final[-1, 1]
+    assert full < 1e-3 < together["batch_loss"].final[0, 1]  # the whole data's loss hardly varies
+
+
+class Own(nn.Module):
+    """What users write: a forward() with functions, a view and a skip connection."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = x.view(x.size(0), -1)
+        return self.second(torch.relu(self.first(x)) + x)
+
+
+class Branching(Own):
+    """A forward() that asks a tensor for its value: neither traced nor vmapped."""
+
+    def forward(self, x):
+        hidden = self.first(x)
+        return self.second(hidden if float(hidden.sum()) > 0 else -hidden)
+
+
+class Convolution(nn.Module):
+    """A layer without a batched form here."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.last = nn.Conv1d(1, 2, 3), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.convolution(x.unsqueeze(1))).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "module, how", [(Own, "batched"), (Convolution, "vmap: "), (Branching, "a loop over")]
+)
+def test_modules_of_all_kinds_train_alike(module, how):
+    torch.manual_seed(3)
+    surface = NeuralSurface(module().double(), (X, Y))
+    sgd = lv.SGD(0.1, 6, momentum=0.5)
+    together = train(surface, sgd, n_replicas=4, n_steps=20)
+    assert together.how.startswith(how), together.how
+    plain = together.surface.with_parameters(train(surface, sgd, n_steps=1).positions[0])
+    assert isinstance(plain, module)
+    for k in range(4):
+        alone = train(surface, sgd, n_steps=20, first_replica=k)
+        np.testing.assert_allclose(alone.positions[0], together.positions[k], rtol=0, atol=1e-12)
+
+
+def test_batched_vmapped_and_looped_gradients_are_one():
+    surface = NeuralSurface(classifier(norm=False), (X, Y))
+    rows = torch.from_numpy(np.stack([surface.flat() * f for f in (0.5, 1.0, 2.0)]))
+    found = []
+    for way in ("batched", "vmap", "loop"):
+        evaluation = Evaluation(surface, torch.float64)
+        if way == "vmap":
+            plain = stacked.with_statistics(evaluation.module, "batch")
+
+            def one(parameters, buffers, x, plain=plain):
+                return torch.func.functional_call(plain, (parameters, buffers), (x,))
+
+            evaluation.forward = torch.func.vmap(one)
+        elif way == "loop":
+            evaluation.forward = stacked.looped(evaluation.module, "batch")
+        out = torch.empty_like(rows)
+        x, y = X.expand(3, *X.shape), Y.expand(3, 60)
+        losses = evaluation.gradient(rows, x, y, torch.full((3, 60), 1 / 60.0).double(), out, 0.0)
+        found.append((losses, out))
+    for losses, out in found[1:]:
+        np.testing.assert_allclose(losses, found[0][0], rtol=0, atol=1e-14)
+        np.testing.assert_allclose(out, found[0][1], rtol=0, atol=1e-14)
+
+
+# --- what is measured -----------------------------------------------------------------------------
+
+
+def test_energy_and_gradient_are_torch_s():
+    surface = NeuralSurface(classifier(norm=False), (X, Y), l2=0.1)
+    theta = surface.flat()
+    module = surface.with_parameters(theta)
+    loss = nn.functional.cross_entropy(module(X), Y)
+    loss = loss + 0.05 * sum(p.square().sum() for p in module.parameters())
+    gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, module.parameters())])
+    assert surface.energy(theta) == pytest.approx(float(loss), abs=1e-14)
+    np.testing.assert_allclose(surface.gradient(theta), gradient, rtol=0, atol=1e-15)
+    assert surface.energy(np.stack([theta, 2 * theta])).shape == (2,)
+
+
+def test_observers_measure_what_they_say():
+    surface = NeuralSurface(classifier(norm=False), (X, Y))
+    test = (numbers(30, 5, seed=7), torch.arange(30) % 3)
+    observe = (
+        neural.Loss(), neural.Loss(test, name="test"), neural.Accuracy(test), neural.WeightNorm(),
+        neural.Distance(), neural.GradientNorm(),
+        neural.Record(lambda module, parameters, buffers: parameters["0.bias"].sum(), name="bias"),
+    )  # fmt: skip
+    run = train(surface, lv.SGD(0.1, 8), n_replicas=3, observe=observe)
+    for k in range(3):
+        module = run.module(k)
+        with torch.no_grad():
+            outputs = module(test[0])
+        assert run["test"].final[k] == pytest.approx(
+            float(nn.functional.cross_entropy(outputs, test[1])), abs=1e-12
+        )
+        right = (outputs.argmax(1) == test[1]).double().mean()
+        assert run["accuracy"].final[k] == pytest.approx(float(right), abs=1e-7)
+        theta = run.positions[k]
+        assert run["loss"].final[k] == pytest.approx(surface.energy(theta), abs=1e-12)
+        assert run["weight_norm"].final[k] == pytest.approx(np.linalg.norm(theta), abs=1e-12)
+        assert run["gradient_norm"].final[k] == pytest.approx(
+            np.linalg.norm(surface.gradient(theta)), abs=1e-12
+        )
+        assert run["bias"].final[k] == pytest.approx(float(module[0].bias.sum()), abs=1e-12)
+    begun = train(surface, lv.SGD(0.1, 8), n_replicas=3, n_steps=1).positions
+    assert np.all(run["distance"].final > 0.1) and begun.shape == run.positions.shape
+    labels = run.to_xarray()
+    assert labels["loss"].dims == ("replica", "record")
+    assert int(labels["record_step"][-1]) == 50
+
+
+def test_replicas_begin_apart_and_reproducibly():
+    surface = NeuralSurface(classifier(), (X, Y))
+    still = lv.SGD(1e-12, 8)
+    a = train(surface, still, n_replicas=3, n_steps=1).positions
+    b = train(surface, still, n_replicas=2, n_steps=1, first_replica=1).positions
+    np.testing.assert_array_equal(a[1:], b)
+    assert np.abs(a[0] - a[1]).max() > 0.1
+    assert np.abs(train(surface, still, n_steps=1, seed=6).positions[0] - a[0]).max() > 0.1
+    state = torch.random.get_rng_state()
+    train(surface, still, n_steps=1)
+    assert torch.equal(state, torch.random.get_rng_state())  # nobody else's numbers are used up
+
+
+def test_batch_normalisation_s_policies_differ():
+    surfaces = {p: NeuralSurface(classifier(), (X, Y), batch_norm=p) for p in ("batch", "eval")}
+    surfaces["recalibrate"] = NeuralSurface(classifier(), (X, Y), batch_norm="recalibrate")
+    theta = surfaces["batch"].flat()
+    held_out = (numbers(30, 5, seed=7) * 3, torch.arange(30) % 3)
+    losses = {p: float(s.energy(theta, held_out)) for p, s in surfaces.items()}
+    assert len({round(v, 6) for v in losses.values()}) == 3
+    module = copy.deepcopy(surfaces["batch"].module)
+    module[1].momentum = None
+    module[1].reset_running_stats()
+    with torch.no_grad():
+        module.train()(X)
+        expected = nn.functional.cross_entropy(module.eval()(held_out[0]), held_out[1])
+    assert losses["recalibrate"] == pytest.approx(float(expected), abs=1e-12)
+    with torch.no_grad():
+        untouched = surfaces["eval"].module.eval()(held_out[0])
+    expected = nn.functional.cross_entropy(untouched, held_out[1])
+    assert losses["eval"] == pytest.approx(float(expected), abs=1e-12)
+
+
+# --- stopping and going on ------------------------------------------------------------------------
+
+KILLED = """
+import os, sys, torch, langevin as lv
+from langevin.checkpoint import Checkpoint
+sys.path.insert(0, sys.argv[2])
+import test_neural
+torch.set_num_threads(1)
+due = Checkpoint.due
+def die(self, done):
+    due(self, done)
+    if done >= 128:
+        os.kill(os.getpid(), 9)
+Checkpoint.due = die
+test_neural.long_run(sys.argv[1])
+"""
+
+
+def long_run(folder=None):
+    surface = NeuralSurface(classifier(), (X, Y))
+    adam = lv.Adam(0.01, 8, sampling="epoch_shuffle")
+    observe = (neural.Loss(every=30), neural.BatchLoss(every=50))
+    more = {} if folder is None else {"checkpoint": folder, "checkpoint_every": 0.0}
+    return train(surface, adam, n_replicas=3, n_steps=300, observe=observe, **more)
+
+
+def test_killed_and_resumed_gives_the_same_bits(tmp_path):
+    whole = long_run()
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "run"), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    rest = long_run(tmp_path / "run")
+    assert 128 <= rest.resumed_at < 300
+    np.testing.assert_array_equal(rest.positions, whole.positions)
+    for name in ("loss", "batch_loss"):
+        np.testing.assert_array_equal(rest[name].values, whole[name].values)
+    with pytest.raises(CheckpointError, match="seed"):
+        surface = NeuralSurface(classifier(), (X, Y))
+        train(surface, lv.SGD(0.1, 8), seed=8, checkpoint=tmp_path / "run")
+
+
+def test_a_diverging_network_is_named_and_the_rest_kept():
+    surface = NeuralSurface(classifier(norm=False), (X, Y), l2=1.0)
+    sgd = lv.SGD(np.array([0.1, 50.0, 0.1]), 8)
+    with pytest.raises(DivergenceError, match="replica 1, at step") as caught:
+        train(surface, sgd, n_replicas=3, n_steps=500)
+    assert caught.value.result.diverged[1] > 0
+    absorbed = train(
+        surface, sgd, n_replicas=3, n_steps=300, on_divergence="absorb", observe=neural.Loss()
+    )
+    assert (absorbed.diverged >= 0).tolist() == [False, True, False]
+    assert np.isfinite(absorbed["loss"].final[[0, 2]]).all()
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: NeuralSurface("net", (X, Y)), "torch.nn.Module"),
+        (lambda: NeuralSurface(classifier(), (X, Y[:5])), "as many targets"),
+        (lambda: NeuralSurface(classifier(), X), "pair"),
+        (lambda: NeuralSurface(classifier(), (X[:, :4], Y)), "cannot take X of shape"),
+        (lambda: NeuralSurface(classifier(), (X, Y + 1)), "labels from 1 to 3"),
+        (lambda: NeuralSurface(classifier(), (X, Y - 1)), "labels from -1"),
+        (lambda: NeuralSurface(classifier(), (X, Y), loss="hinge"), "choose one of"),
+        (lambda: NeuralSurface(classifier(), (X, Y), batch_norm="frozen"), "choose one of"),
+        (lambda: NeuralSurface(classifier(), (X, Y), l2=-1.0), "l2=-1.0"),
+        (lambda: NeuralSurface(nn.ReLU(), (X, Y)), "no parameters"),
+        (lambda: NeuralSurface(classifier(), (X * float("nan"), Y)), "NaN"),
+        (lambda: NeuralSurface(classifier(), (X, Y), loss=lambda o, t: o.sum()), "one number an"),
+    ],
+)
+def test_a_surface_that_cannot_be_is_refused(make, words):
+    with pytest.raises(ParameterError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    "dynamics, options, words",
+    [
+        (lv.SGD(0.1, 2.5), {}, "whole number"),
+        (lv.SGD(0.1, 61, sampling="epoch_shuffle"), {}, "larger than the data"),
+        (lv.SGD(np.array([0.1, 0.2]), 8), {}, "2 values but n_replicas=1"),
+        (lv.Overdamped(0.1, 0.1, integrator="heun"), {}, "networks take"),
+        (lv.Underdamped(0.1, 1.0, 0.1, masses=2.0), {}, "mass 1"),
+        (lv.SGD(0.1, 8), {"observe": lv.Histogram()}, "networks take"),
+        (lv.SGD(0.1, 8), {"observe": (neural.Loss(), neural.Loss())}, "its own name"),
+        (lv.SGD(0.1, 8), {"start": np.zeros(3)}, "start has shape"),
+        (lv.SGD(0.1, 8), {"start": "there"}, "start='there'"),
+        (lv.SGD(0.1, 8), {"device": "tpu"}, "device"),
+        (lv.SGD(0.1, 8), {"n_steps": 0}, "n_steps"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(dynamics, options, words):
+    with pytest.raises(LangevinError, match=words):
+        train(NeuralSurface(classifier(), (X, Y)), dynamics, **options)
+
+
+def test_a_formula_refuses_adam():
+    with pytest.raises(ParameterError, match="instance such as"):
+        train(lv.surfaces.double_well(), lv.Adam(0.1, 8))
