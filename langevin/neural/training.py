@@ -142,9 +142,9 @@ def _check(surface: Any, dynamics: Any, n_replicas: int) -> None:
     if isinstance(dynamics, (SGD, Adam)):
         size = dynamics.batch_size
         sizes = np.atleast_1d(np.asarray(size.base if isinstance(size, Schedule) else size, float))
-        if (not isinstance(size, Schedule) and (sizes != np.round(sizes)).any()) or (
-            sizes < 1
-        ).any():
+        fixed = not isinstance(size, Schedule)  # scheduled sizes are rounded
+        broken = (fixed & (sizes != np.round(sizes))) | (sizes < 1)
+        if broken.any():
             raise ParameterError(
                 f"batch_size={sizes[broken][0]:g}: a mini-batch "
                 "of real examples needs a whole number >= 1."
