@@ -275,6 +275,7 @@ def test_batched_vmapped_and_looped_gradients_are_one():
     found = []
     for way in ("batched", "vmap", "loop"):
         evaluation = Evaluation(surface, torch.float64)
+        evaluation.how = way
         if way == "vmap":
             plain = stacked.with_statistics(evaluation.module, "batch")
 

@@ -93,10 +93,10 @@ def _noise_source(dtype: str) -> str:
         lines.append(f"out[{2 * pair}, r, k], out[{2 * pair + 1}, r, k] = normal_pair({given})")
     body = "\n".join(f"            {line}" for line in lines)
     return f"""
-def run(out, ids, group, key0, key1, begin, end):
+def run(out, ids, group, key0, key1):
     kernel_hints()
     for r in range(out.shape[1]):
-        for k in range(begin, end):
+        for k in range(out.shape[2]):
 {body}
 """
 
@@ -109,13 +109,11 @@ class Normals:
         self.kernel = compiling.load(source.module_source(dtype, _noise_source(dtype)))
         self.table, self.group = np.empty((GROUP, len(ids), dim), dtype), -1
 
-    def at(self, step: int, pool) -> np.ndarray:
+    def at(self, step: int) -> np.ndarray:
         """(replicas, dim) for step ``step`` (from 0)."""
         group, j = divmod(step, GROUP)
         if group != self.group:
-            pool(lambda begin, end: self.kernel(
-                self.table, self.ids, np.int64(group), *self.key, np.int64(begin), np.int64(end)
-            ))  # fmt: skip
+            self.kernel(self.table, self.ids, np.int64(group), *self.key)
             self.group = group
         return self.table[j]
 
@@ -126,7 +124,7 @@ def _update_source(step: Step, advance: str = "advance") -> str:
     drawn = names("z", step.n_normals)
     arguments = joined(
         names("row", len(state)), ["gradient"], names("noise", len(drawn)),
-        ["coefficients", "begin", "end"],
+        ["coefficients"],
     )  # fmt: skip
     loads = [f"{name} = coefficients[{k}, c]" for k, name in enumerate(step.coefficients)]
     body = [f"{name} = row{k}[r, k]" for k, name in enumerate(state)]
@@ -140,7 +138,7 @@ def _update_source(step: Step, advance: str = "advance") -> str:
         "    for r in range(row0.shape[0]):",
         "        c = r if coefficients.shape[1] > 1 else 0",
         *(f"        {line}" for line in loads),
-        "        for k in range(begin, end):",
+        "        for k in range(row0.shape[1]):",
         *(f"            {line}" for line in body),
         "",
     ]
@@ -195,12 +193,10 @@ class Update:
         """Normals of a component that a step takes."""
         return sum(count for _, count in self.parts)
 
-    def __call__(self, number: int, state: list[np.ndarray], gradient, noises, coefficients, pool):
+    def __call__(self, number: int, state: list[np.ndarray], gradient, noises, coefficients):
         """Part ``number`` of a step moves ``state``, rows of (replicas, dim) each, in place."""
         kernel, _ = self.parts[number]
-        pool(lambda begin, end: kernel(
-            *state, gradient, *noises, coefficients, np.int64(begin), np.int64(end)
-        ))  # fmt: skip
+        kernel(*state, gradient, *noises, coefficients)
 
 
 class _Stretch:

@@ -7,7 +7,6 @@ of the core engine (streams.py), so a network whose loss is a FiniteSum's takes 
 
 from __future__ import annotations
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,7 @@ from langevin.neural.observers import BatchLoss, View
 from langevin.preparation import LIMIT
 from langevin.schedules import Schedule
 
-CACHED = 3_000_000  # parameters of a chunk of replicas
-SPLIT = 50_000  # parameters of a chunk above which its update is split between threads
+CACHED = 1_000_000  # parameters of a chunk of replicas
 WINDOW = 64  # steps of a chunk before the next one's turn
 
 
@@ -55,6 +53,7 @@ class Engine:
         self.ids = run["first_replica"] + np.arange(self.n, dtype=np.uint64)
         self.stochastic = isinstance(dynamics, (SGD, Adam))
         self.update = Update(dynamics, self.dtype)
+        self.names = self.update.step.coefficients
         self.coefficients = self._coefficients()
         self.schedule = Schedules(surface, dynamics, run["n_steps"])
         self.sizes = self._sizes()
@@ -86,7 +85,7 @@ class Engine:
         found = []
         for size in np.unique(self.sizes):
             same = np.flatnonzero(self.sizes == size)
-            parts = -(-len(same) // most)
+            parts = max(-(-len(same) // most), min(16, max(2, len(same) // 8), len(same)))
             found += [part for part in np.array_split(same, parts) if len(part)]
         return found
 
@@ -111,10 +110,24 @@ class Engine:
     def advance(self, state: State, begin: int, end: int) -> None:
         """Steps begin + 1 ... end of all replicas that have not diverged."""
         window = self.schedule.window(begin, end) if self.schedule.rows else None
-        for number, chunk in enumerate(self.chunks):
-            alive = chunk[state.fate[chunk] < 0]
-            if len(alive):
-                self._chunk(number, state, alive, begin, end, window)
+        alive = [(k, chunk[state.fate[chunk] < 0]) for k, chunk in enumerate(self.chunks)]
+        alive = [(k, chunk) for k, chunk in alive if len(chunk)]
+        # torch.func puts parameters into the module itself, which two threads must not do at once.
+        if self.evaluation.how != "batched" or len(alive) < 2:
+            for k, chunk in alive:
+                self._chunk(k, state, chunk, begin, end, window)
+            return
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # a chunk a core, not an operation on all of them
+        try:
+            tasks = [
+                self.pool.submit(self._chunk, k, state, chunk, begin, end, window)
+                for k, chunk in alive
+            ]
+            for task in tasks:
+                task.result()
+        finally:
+            torch.set_num_threads(threads)
 
     def _chunk(self, number: int, state: State, chunk, begin: int, end: int, window) -> None:
         whole = len(chunk) == self.n
@@ -145,7 +158,7 @@ class Engine:
                     trace[step - begin] = slope(step)
                 count = self.update.parts[part][1]
                 drawn, noises = noises[:count], noises[count:]
-                self.update(part, rows, out.numpy(), drawn, now, self._spread)
+                self.update(part, rows, out.numpy(), drawn, now)
         if not whole:
             for all_rows, mine in zip(state.positions, rows, strict=True):
                 all_rows[chunk] = mine
@@ -177,8 +190,8 @@ class Engine:
             sizes = np.minimum(s, n - offsets)
         width = int(sizes.max())
         index = torch.from_numpy(draw.draw(step, sizes, epochs, offsets, width))
-        X = self.X[index.view(-1)].view(*index.shape, *self.X.shape[1:])
-        y = self.y[index.view(-1)].view(*index.shape, *self.y.shape[1:])
+        X = self.X.index_select(0, index.view(-1)).view(*index.shape, *self.X.shape[1:])
+        y = self.y.index_select(0, index.view(-1)).view(*index.shape, *self.y.shape[1:])
         share = (np.arange(width) < sizes[:, None]) / sizes[:, None]
         return X, y, torch.from_numpy(share.astype(self.dtype))
 
@@ -190,7 +203,7 @@ class Engine:
 
     def _now(self, base: np.ndarray, step: int, factors: np.ndarray | None) -> np.ndarray:
         """The coefficients of a step: scheduled ones times their factors, Adam's corrections."""
-        names = self.update.step.coefficients
+        names = self.names
         adam = isinstance(self.dynamics, Adam)
         if factors is None and not adam:
             return base
@@ -212,19 +225,8 @@ class Engine:
         if known is None or not np.array_equal(known.ids, self.ids[chunk]):
             known = Normals(self.dtype, self.ids[chunk], count * dim, self.key)
             self.normals[number] = known
-        table = known.at(step, self._spread if count == 1 else _alone(count * dim))
+        table = known.at(step)
         return [table[:, k * dim : (k + 1) * dim] for k in range(count)]
-
-    def _spread(self, work) -> None:
-        """Runs ``work(begin, end)`` over all components, by all threads where that pays."""
-        dim = self.surface.dim
-        if dim < SPLIT or self.threads == 1:
-            work(0, dim)
-            return
-        edges = np.linspace(0, dim, self.threads + 1).astype(int)
-        parts = [self.pool.submit(work, a, b) for a, b in itertools.pairwise(edges)]
-        for part in parts:
-            part.result()
 
     def look(self, state: State, step: int) -> None:
         """Lets the observers that are due measure, chunk by chunk."""
@@ -243,11 +245,6 @@ class Engine:
     def close(self) -> None:
         """Ends the threads."""
         self.pool.shutdown()
-
-
-def _alone(dim: int):
-    """Runs ``work`` over ``dim`` components in this thread."""
-    return lambda work: work(0, dim)
 
 
 def next_stop(observers: list[Any], done: int, n_steps: int) -> int:

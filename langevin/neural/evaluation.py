@@ -49,15 +49,19 @@ class Evaluation:
             kept = self.buffers
         return {n: b.expand(copies, *b.shape) for n, b in kept.items()}
 
-    def losses(self, parameters: dict, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def losses(
+        self, parameters: dict, X: torch.Tensor, y: torch.Tensor, sink: Any = None
+    ) -> torch.Tensor:
         """Each example's loss, (copies, examples), for X (copies, examples, ...)."""
-        outputs = self.outputs(parameters, X)
+        outputs = self.outputs(parameters, X, sink)
         flat = self.surface.loss(outputs.flatten(0, 1), y.flatten(0, 1))
         return flat.view(outputs.shape[:2])
 
-    def outputs(self, parameters: dict, X: torch.Tensor) -> torch.Tensor:
+    def outputs(self, parameters: dict, X: torch.Tensor, sink: Any = None) -> torch.Tensor:
         """(copies, examples, ...); falls back to a loop where a module cannot be vmapped."""
         buffers = self.stacked_buffers(len(X))
+        if self.how == "batched":
+            return self.forward(parameters, buffers, X, sink)
         if not self.how.startswith("vmap"):
             return self.forward(parameters, buffers, X)
         try:
@@ -80,17 +84,22 @@ class Evaluation:
         ``penalty/2 |theta|^2`` is in both.
         """
         views = self.layout.views(rows)
-        leaves = [view.detach().requires_grad_() for view in views.values()]
+        # Layers that write their own gradients need no leaves; others do.
+        written = getattr(self.forward, "linear", set())
+        leaves = {n: v.detach().requires_grad_() for n, v in views.items() if n not in written}
+        token = torch.empty(0, dtype=self.kind, device=rows.device, requires_grad=True)
+        slopes = self.layout.views(out)
         with torch.enable_grad():
-            per_example = self.losses(dict(zip(views, leaves, strict=True)), X, y)
+            sink = (token, slopes) if written else None
+            per_example = self.losses(views | leaves, X, y, sink)
             losses = (per_example * weights).sum(1)
-            found = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
-        for (a, b), part in zip(self.layout.places, found, strict=True):
-            place = out[:, a:b]
+            inputs = [*leaves.values(), *([token] if written else [])]
+            found = torch.autograd.grad(losses.sum(), inputs, allow_unused=True)
+        for name, part in zip(leaves, found, strict=False):
             if part is None:
-                place.zero_()
+                slopes[name].zero_()
             else:
-                place.copy_(part.reshape(len(rows), b - a))
+                slopes[name].copy_(part)
         losses = losses.detach()
         if penalty:
             out.add_(rows, alpha=penalty)

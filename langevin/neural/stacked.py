@@ -53,6 +53,36 @@ class Shapes:
         }
 
 
+class Linear(torch.autograd.Function):
+    """A linear layer of all copies, whose gradients go straight to where they are wanted.
+
+    ``token`` is any tensor that requires a gradient: the layer's own parameters do not.
+    """
+
+    @staticmethod
+    def forward(ctx, x, token, weight, bias, weight_slope, bias_slope):
+        """``x W' + b``: (copies, examples, in) to (copies, examples, out)."""
+        ctx.save_for_backward(x, weight)
+        ctx.slopes = weight_slope, bias_slope
+        if bias is None:
+            return torch.bmm(x, weight.transpose(1, 2))
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx, slope):
+        """Writes the parameters' gradients; returns that of x."""
+        x, weight = ctx.saved_tensors
+        weight_slope, bias_slope = ctx.slopes
+        if weight_slope.is_contiguous():
+            torch.bmm(slope.transpose(1, 2), x, out=weight_slope)
+        else:
+            weight_slope.copy_(torch.bmm(slope.transpose(1, 2), x))
+        if bias_slope is not None:
+            torch.sum(slope, 1, out=bias_slope)
+        back = torch.bmm(slope, weight) if ctx.needs_input_grad[0] else None
+        return back, None, None, None, None, None
+
+
 class Batched:
     """A module's forward pass for all copies at once, or Unknown where a part has no such form."""
 
@@ -70,6 +100,15 @@ class Batched:
             raise Unknown("it uses parameters outside of layers")
         for node in self.graph.nodes:
             self.check(node)
+        used = [node.target for node in self.graph.nodes if node.op == "call_module"]
+        self.linear = {  # parameters of layers that occur once: their gradients can be written
+            f"{name[2:]}.{p}".lstrip(".")
+            for name, m in self.modules.items()
+            if isinstance(m, nn.Linear) and used.count(name) == 1
+            for p, _ in m.named_parameters()
+        }
+        if any(isinstance(m, nn.Linear) and used.count(n) > 1 for n, m in self.modules.items()):
+            self.linear = set()
 
     def check(self, node: fx.Node) -> None:
         """Raises Unknown for a part without a batched form."""
@@ -97,8 +136,13 @@ class Batched:
             if node.target in ("view", "reshape") and not _is_count(node.args[1]):
                 raise Unknown(f"{node.target} to another number of examples")
 
-    def __call__(self, parameters: dict, buffers: dict, x: torch.Tensor) -> torch.Tensor:
-        """Outputs (copies, examples, ...) for inputs (copies, examples, ...)."""
+    def __call__(
+        self, parameters: dict, buffers: dict, x: torch.Tensor, sink: Any = None
+    ) -> torch.Tensor:
+        """Outputs (copies, examples, ...) for inputs (copies, examples, ...).
+
+        ``sink`` is a token and where each parameter's gradient goes, for `Linear`.
+        """
         values: dict[fx.Node, Any] = {}
 
         def given(argument):
@@ -113,7 +157,8 @@ class Batched:
                 values[node] = None  # of use to view() alone, which is flatten here
             elif node.op == "call_module":
                 part = self.modules[node.target]
-                values[node] = self.layer(node.target, part, parameters, buffers, *given(node.args))
+                inputs = given(node.args)
+                values[node] = self.layer(node.target, part, parameters, buffers, *inputs, sink)
             elif node.op == "call_function":
                 if node.target is torch.flatten:
                     values[node] = given(node.args[0]).flatten(2)
@@ -127,14 +172,18 @@ class Batched:
                 values[node] = getattr(first, node.target)(*rest)
         raise Unknown("it returns nothing")
 
-    def layer(self, name: str, part, parameters: dict, buffers: dict, x) -> torch.Tensor:
+    def layer(self, name: str, part, parameters: dict, buffers: dict, x, sink) -> torch.Tensor:
         """One layer."""
         name = name[2:] + "." if len(name) > 1 else ""  # as the module itself names it
         if isinstance(part, nn.Linear):
-            weight = parameters[f"{name}weight"].transpose(1, 2)
-            if part.bias is None:
-                return torch.bmm(x, weight)
-            return torch.baddbmm(parameters[f"{name}bias"].unsqueeze(1), x, weight)
+            weight, bias = parameters[f"{name}weight"], parameters.get(f"{name}bias")
+            if sink is not None:
+                token, slopes = sink
+                places = (slopes[f"{name}weight"], slopes.get(f"{name}bias"))
+                return Linear.apply(x, token, weight, bias, *places)
+            if bias is None:
+                return torch.bmm(x, weight.transpose(1, 2))
+            return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
         if isinstance(part, nn.Flatten):
             return x.flatten(2)
         if isinstance(part, nn.BatchNorm1d):
