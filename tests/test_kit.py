@@ -63,6 +63,7 @@ EXACT = {
     "test_engine.py::test_all_replicas_lost_is_said_when_the_observer_is_read": "certain",
     "test_experiment.py::test_numbers_equal_a_direct_run": "bits",
     "test_laws.py::test_the_guard_refuses_replicas_that_never_crossed": "nobody can cross",
+    "test_neural.py::test_a_diverging_network_is_named_and_the_rest_kept": "certain",
     "test_observers.py::test_averages_equal_the_naive_twin": "the same states",
     "test_observers.py::test_the_dead_are_not_observed": "certain",
     "test_observers.py::test_small_groups_side_by_side_have_error_groups_enough": "counts",

@@ -6,12 +6,12 @@ import copy
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from langevin.errors import ParameterError
 from langevin.kernels.philox import philox
 from langevin.kernels.purposes import Purpose
+from langevin.neural.models import reset
 
 
 def starting_rows(surface: Any, start: Any, ids: np.ndarray, key, dtype: str) -> np.ndarray:
@@ -43,24 +43,10 @@ def starting_rows(surface: Any, start: Any, ids: np.ndarray, key, dtype: str) ->
 
 
 def initialised(module: nn.Module, number: int, key: tuple[int, int]) -> nn.Module:
-    """A copy of the module initialised anew, as its layers' reset_parameters() do."""
+    """A copy of the module initialised anew, from a generator keyed by seed and replica.
+
+    Raises ParameterError where a parameter has no reset_parameters(): pass start='module' then.
+    """
     counter = (np.uint64(v) for v in (number, 0, 0, int(Purpose.INITIAL)))
     words = philox(*counter, *(np.uint64(word) for word in key))
-    made = copy.deepcopy(module)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(words[0]) << 31 ^ int(words[1]))
-        reset = getattr(made, "reset_parameters", None)
-        if callable(reset):  # a module that knows how to begin
-            reset()
-            return made
-        found = False
-        for part in made.modules():
-            if callable(getattr(part, "reset_parameters", None)):
-                part.reset_parameters()
-                found = True
-    if not found:
-        raise ParameterError(
-            f"{type(module).__name__} has no layer with reset_parameters(), so a replica cannot be "
-            "initialised. Define reset_parameters() on it, or pass start='module' or numbers."
-        )
-    return made
+    return reset(copy.deepcopy(module), seed=int(words[0]) << 32 | int(words[1]))
