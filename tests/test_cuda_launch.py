@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import types
 from fractions import Fraction
 
@@ -130,18 +131,38 @@ def test_a_block_gets_the_bytes_that_its_text_uses():
     watch = (lv.Histogram(bins=20), lv.Moments(), lv.Transitions(), lv.Histogram(bins=9, name="b"))
     settings = {"n_replicas": 130, "n_steps": 8, "burn_in": 0, "seed": 0, "first_replica": 0}
     _, bound, _ = ready(surface, sgd, watch, None, dtype="float64", **settings)
-    text = cuda.kernel_source(surface, sgd, bound, "float64")
+    text, _ = cuda.kernel_source(surface, sgd, bound, "float64")
     kept = [line.strip() for line in text.splitlines() if "_first = np.int32(" in line]
     assert kept == [
         "counts0_first = np.int32(0)",
         "counts2_first = np.int32(0 + counts0.size)",
         "counts3_first = np.int32(0 + counts0.size + counts2.size)",
     ]
-    share = types.SimpleNamespace(
-        tasks=3, engine=types.SimpleNamespace(threads=256, observers=bound)
-    )
+    engine = types.SimpleNamespace(threads=256, observers=bound, crowded={})
+    share = types.SimpleNamespace(tasks=3, engine=engine)
     _, _, size = cuda.Share.launch(share, 130)
-    assert size == 4 * sum(bound[k].store[0].size for k in (0, 2, 3))
+    counters = 4 * sum(bound[k].store[0].size for k in (0, 2, 3))
+    assert size == counters
+
+
+def test_many_sums_and_the_states_they_look_at_are_kept_in_shared_memory():
+    surface, sgd = lv.surfaces.double_well(), lv.SGD(learning_rate=0.05, batch_size=8)
+    settings = {"n_replicas": 130, "n_steps": 8, "burn_in": 0, "seed": 0, "first_replica": 0}
+    for formulas, many in ((["x"], False), (["x", "x**2", "x**3", "x**4"], True)):
+        watch = (lv.Histogram(bins=20), lv.Average(formulas))
+        _, bound, _ = ready(surface, sgd, watch, None, dtype="float64", **settings)
+        text, crowded = cuda.kernel_source(surface, sgd, bound, "float64")
+        assert bool(crowded) == many == ("sums = cuda.shared.array" in text)
+        engine = types.SimpleNamespace(threads=256, observers=bound, crowded=crowded)
+        share = types.SimpleNamespace(tasks=3, engine=engine)
+        _, threads, size = cuda.Share.launch(share, 130)
+        # 9 sums, 4 states, the one before, and three numbers of each observer.
+        rows = 9 + 4 + 1 + 2 * 3 if many else 0
+        assert threads == (32 if many else 64)
+        assert size == 8 * rows * threads + 4 * bound[0].store[0].size
+        places = {int(n) for n in re.findall(r"np.uint32\((\d+) \* cuda.blockDim.x \+", text)}
+        assert places <= set(range(rows)) and (not many or max(places) > 15)
+        assert not many or f"counts0_first = np.int32({2 * rows} * cuda.blockDim.x)" in text
 
 
 def test_only_a_schedules_table_is_copied_again(monkeypatch):

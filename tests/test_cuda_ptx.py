@@ -83,7 +83,7 @@ PRODUCT = [
     and (surface not in DATA or isinstance(DYNAMICS[dynamics], lv.SGD))
 ]
 ALL_REGISTERS = 253  # the assembler takes 255 at most, and begins to spill a little below
-FEW = 2048  # bytes of local memory beyond those: nine observers, BAOAB, 3-D, float64 take 1312
+FEW = 640  # bytes of local memory beyond those: nine observers, BAOAB, 3-D, float64 take 612
 
 
 @functools.cache

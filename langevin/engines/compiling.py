@@ -199,7 +199,8 @@ def _hardware() -> dict[str, Callable]:
 
 
 def _decorate_cuda(module: python_types.ModuleType, entry: str) -> None:
-    module.cuda, module.int32 = cuda(), types.int32
+    module.cuda = cuda()
+    module.int32, module.int64, module.float64 = types.int32, types.int64, types.float64
     vars(module).update(_hardware())
     own = [k for k, v in vars(module).items() if isinstance(v, python_types.FunctionType)]
     for key in own:

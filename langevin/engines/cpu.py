@@ -151,6 +151,7 @@ class Run:
     arguments: str
     setup: list[str]
     block: list[str]
+    trail: range = range(0)  # rows of the lane buffer that hold the group's four states
 
     def text(self) -> str:
         """The function's source."""
@@ -255,7 +256,8 @@ def _run(layout: Layout, parameters, batches, stepping, pieces) -> Run:
         "        positions[k, r] = lanes[k, i]",
         *(line for piece in pieces for line in piece.flush),
     ]
-    return Run(arguments, head, [*block, *("    " + line for line in step), *tail])
+    trail = range(layout.trail, layout.trail + source.GROUP * size)
+    return Run(arguments, head, [*block, *("    " + line for line in step), *tail], trail)
 
 
 def _observe(pieces, layout: Layout) -> list[str]:

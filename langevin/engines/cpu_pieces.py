@@ -67,18 +67,20 @@ def accumulated(k: int, observer, layout, width: int, kind: str, lines: list, sl
     are kept by lane until the block's end; with at= they may be many, and are added at once. A
     thread keeps one slot alone, in registers, and adds it when another begins.
     """
-    single = layout.threads or observer.at is not None
+    # With slots in turn a thread adds at every look, and keeps nothing between two.
+    at_once = observer.at is not None or (layout.threads and slots != "2")
+    single = layout.threads or at_once
     rows = f"{'1' if single else slots} * {width}"
     setup = [f"running{k} = np.empty(({rows}, 64), {kind})"]
     clear = [f"running{k}[:, :] = 0"]
-    now = f"when{k}" if observer.at is not None else f"kept{k}"
+    now = f"when{k}" if at_once else f"kept{k}"
     where = f"{now}, c" if single else f"c // {width}, c % {width}"
     flush = [
         f"for c in range({rows}):",
         "    for i in range(64):",
         f"        counts{k}[base{k}[i], {where}] += running{k}[c, i]",
     ]
-    if observer.at is not None:
+    if at_once:
         return setup, [], [*clear, f"slot{k} = 0", *lines, *flush], []
     if not layout.threads:
         return setup, clear, [f"slot{k} = when{k} * {width}", *lines], flush

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from langevin.engines import compiling, source
-from langevin.engines.cpu import State, indented, n_tasks, parts
+from langevin.engines.cpu import State, n_tasks, parts
+from langevin.engines.cuda_text import FEWER, crowded, run_source
 from langevin.engines.dropping import Remaining, all_passed, passages_alone, pays, waiting
 from langevin.engines.exact_sums import ADD_EXACTLY, PARTS, ROOM, carried, from_floats, to_floats
-from langevin.engines.threads import per_thread
 from langevin.errors import UnavailableError
 from langevin.kernels import hardware, hardware_philox
 
 THREADS = 256  # of a block, at most
-SHARED = 32 * 1024  # bytes that a block's counters may take
+SHARED = 32 * 1024  # bytes that a block's counters may take; 8 kB beside what is crowded
 LOOK = 0.25  # seconds between two looks at the clock
 MOST = 1024  # launches queued at most
 
@@ -37,7 +37,7 @@ class Engine:
     def __init__(
         self, surface, dynamics, observers, dtype: str, devices=(0,), threads: int = THREADS
     ):
-        self.text = kernel_source(surface, dynamics, observers, dtype)
+        self.text, self.crowded = kernel_source(surface, dynamics, observers, dtype)
         self.observers, self.devices, self.threads = observers, tuple(devices), threads
         self.kernel = compiling.load_cuda(self.text)
         self.shares: list[Share] = []
@@ -200,8 +200,11 @@ class Share:
 
     def launch(self, n: int) -> tuple[int, int, int]:
         """Blocks, threads of each, and bytes of shared memory."""
-        blocks, threads = grid(n, self.tasks, self.engine.threads)
-        return blocks, threads, 4 * sum(o.store[0].size for o in shared(self.engine.observers))
+        observers, threads = self.engine.observers, self.engine.threads
+        rows = sum(max(1, n) for n in self.engine.crowded.values())
+        blocks, threads = grid(n, self.tasks, min(threads, FEWER) if rows else threads)
+        counters = sum(o.store[0].size for o in shared(observers))
+        return blocks, threads, 8 * rows * threads + 4 * counters
 
     def compile(self) -> None:
         """Compiles the kernel for this GPU."""
@@ -317,8 +320,8 @@ def shared(observers) -> list:
     return found
 
 
-def kernel_source(surface, dynamics, observers, dtype: str) -> str:
-    """The whole module that a run compiles."""
+def kernel_source(surface, dynamics, observers, dtype: str) -> tuple[str, dict[str, int]]:
+    """The whole module that a run compiles, and what of it is `crowded`."""
     known = not hasattr(surface, "n_examples") and surface.dim <= 3
     functions, run = parts(surface, dynamics, observers, dtype, threads=True, known=known)
     stores, kept = {}, shared(observers)
@@ -327,42 +330,9 @@ def kernel_source(surface, dynamics, observers, dtype: str) -> str:
         stores[f"counts{k}"] = "shared" if observer in kept else "exact" if exact else "global"
     faster = (hardware_philox, hardware) if dtype == "float32" else (hardware_philox,)
     hardware_text = [compiling.pasted(module) for module in faster]
-    text = run_source(run, stores, known)
-    return source.module_source(dtype, *hardware_text, ADD_EXACTLY, *functions, text)
-
-
-def run_source(run, stores: dict[str, str], known: bool) -> str:
-    """``run`` for a thread: shared counters, which replica is mine, what a lane does, the flush."""
-    arguments = [name for name in run.arguments.split(", ") if name != "task"]
-    mine = per_thread(indented(run.setup, 0) + indented(run.block, 0), stores, scalar=known)
-    setup = len(per_thread(indented(run.setup, 0), stores, scalar=known))
-    kept = [name for name, how in stores.items() if how == "shared"]
-    stride = "range(cuda.threadIdx.x, {}, cuda.blockDim.x)"
-    head = [
-        "task = np.int64(cuda.blockIdx.x) % tasks",
-        "place = np.int64(cuda.blockIdx.x) // tasks * cuda.blockDim.x + cuda.threadIdx.x",
-        "i = place % 64",
-        "block = task + place // 64 * tasks",
-        *mine[:setup],
-        "start = block * 64",
-        "valid = min(64, n - start)",
-    ]
-    tail, room = [], "0"
-    for name in kept:
-        head.append(f"{name}_first = np.int32({room})")
-        room += f" + {name}.size"
-        tail += [
-            f"for c in {stride.format(f'{name}.size')}:",
-            f"    if counters[{name}_first + c] != 0:",
-            f"        cuda.atomic.add({name}, c, np.int64(counters[{name}_first + c]))",
-        ]
-    if kept:
-        head += ["counters = cuda.shared.array(0, int32)"]
-        head += [f"for c in {stride.format(room)}:", "    counters[c] = 0", "cuda.syncthreads()"]
-        tail = ["cuda.syncthreads()", *tail]
-    text = f"def run({', '.join(arguments)}):\n" + indented(head, 1)
-    text += indented(["if i < valid:"], 1) + indented(mine[setup:], 2) + indented(tail, 1)
-    return text
+    rows = crowded(observers, len(run.trail)) if known else {}
+    text = run_source(run, stores, known, rows)
+    return source.module_source(dtype, *hardware_text, ADD_EXACTLY, *functions, text), rows
 
 
 def ptx(surface, dynamics, observe=(), cc=(9, 0), *, dtype: str = "float64") -> str:
@@ -371,7 +341,7 @@ def ptx(surface, dynamics, observe=(), cc=(9, 0), *, dtype: str = "float64") -> 
 
     settings = {"n_replicas": 2**20, "n_steps": 1024, "burn_in": 0, "seed": 0, "first_replica": 0}
     state, bound, _ = ready(surface, dynamics, observe, None, dtype=dtype, **settings)
-    text = kernel_source(surface, dynamics, bound, dtype)
+    text, _ = kernel_source(surface, dynamics, bound, dtype)
     spans = (np.int64(0), np.int64(4), np.int64(1))
     for observer in bound:
         if observer.store.dtype == float and observer.kind != "trajectory":
