@@ -75,8 +75,8 @@ def noises() -> Mapping[str, type]:
 
 @cache
 def dynamics() -> Mapping[str, type]:
-    """Dynamics: ``sgd``, ``overdamped``, ``underdamped``, ..."""
-    return _dataclasses("dynamics")
+    """Dynamics: ``sgd``, ``overdamped``, ``underdamped``, ...; Adam is for networks alone."""
+    return {name: kind for name, kind in _dataclasses("dynamics").items() if kind is not lv.Adam}
 
 
 @cache
