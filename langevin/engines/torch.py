@@ -24,6 +24,7 @@ from langevin.preparation import LIMIT
 from langevin.schedules import Schedule
 
 CACHED = 1_000_000  # parameters of a chunk of replicas
+SMALL = 200_000  # parameters of all replicas below which a second thread costs more than it gives
 WINDOW = 64  # steps of a chunk before the next one's turn
 
 
@@ -85,7 +86,9 @@ class Engine:
         found = []
         for size in np.unique(self.sizes):
             same = np.flatnonzero(self.sizes == size)
-            parts = max(-(-len(same) // most), min(16, max(2, len(same) // 8), len(same)))
+            parts = -(-len(same) // most)
+            if len(same) * self.surface.dim > SMALL:  # worth a thread
+                parts = max(parts, min(16, max(2, len(same) // 8), len(same)))
             found += [part for part in np.array_split(same, parts) if len(part)]
         return found
 
