@@ -145,6 +145,12 @@ def test_a_block_gets_the_bytes_that_its_text_uses():
     assert size == counters
 
 
+def test_a_block_never_needs_more_shared_memory_than_every_gpu_has():
+    from langevin.engines import cuda_text
+
+    assert cuda.SHARED + cuda_text.CROWD <= 48 * 1024
+
+
 def test_many_sums_and_the_states_they_look_at_are_kept_in_shared_memory():
     surface, sgd = lv.surfaces.double_well(), lv.SGD(learning_rate=0.05, batch_size=8)
     settings = {"n_replicas": 130, "n_steps": 8, "burn_in": 0, "seed": 0, "first_replica": 0}
@@ -156,12 +162,12 @@ def test_many_sums_and_the_states_they_look_at_are_kept_in_shared_memory():
         engine = types.SimpleNamespace(threads=256, observers=bound, crowded=crowded)
         share = types.SimpleNamespace(tasks=3, engine=engine)
         _, threads, size = cuda.Share.launch(share, 130)
-        # 9 sums, 4 states, the one before, and three numbers of each observer.
-        rows = 9 + 4 + 1 + 2 * 3 if many else 0
+        # 9 sums, 4 states, and three numbers of each observer.
+        rows = 9 + 4 + 2 * 3 if many else 0
         assert threads == (32 if many else 64)
         assert size == 8 * rows * threads + 4 * bound[0].store[0].size
         places = {int(n) for n in re.findall(r"np.uint32\((\d+) \* cuda.blockDim.x \+", text)}
-        assert places <= set(range(rows)) and (not many or max(places) > 15)
+        assert places <= set(range(rows)) and (not many or max(places) > 14)
         assert not many or f"counts0_first = np.int32({2 * rows} * cuda.blockDim.x)" in text
 
 

@@ -26,7 +26,7 @@ from langevin.errors import UnavailableError
 from langevin.kernels import hardware, hardware_philox
 
 THREADS = 256  # of a block, at most
-SHARED = 32 * 1024  # bytes that a block's counters may take; 8 kB beside what is crowded
+SHARED = 16 * 1024  # bytes that a block's counters may take; with CROWD 48 kB, what every GPU has
 LOOK = 0.25  # seconds between two looks at the clock
 MOST = 1024  # launches queued at most
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 
-from langevin.engines import source
 from langevin.engines.cpu import indented
 from langevin.engines.threads import per_thread
 
-CROWD = 40 * 1024  # bytes that what is crowded out of its threads' registers may take
+CROWD = 32 * 1024  # bytes that what is crowded out of its threads' registers may take
 FEWER = 32  # threads of a block that keeps sums in shared memory
 IN_REGISTERS = 8  # rows of sums that are kept in registers
 
@@ -24,7 +23,7 @@ def crowded(observers, trail: int) -> dict[str, int]:
     rows = {f"running{k}": n for k, n in sums.items() if observers[k].at is None}
     if sum(rows.values()) <= IN_REGISTERS:
         return {}
-    rows |= {"lanes": trail, "old": trail // source.GROUP}
+    rows |= {"lanes": trail}
     for k, observer in enumerate(observers):
         rows |= {f"next{k}": 0, f"base{k}": 0, f"first_step{k}": 0}
         if observer.kind == "autocorrelation":
