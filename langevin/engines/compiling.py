@@ -27,10 +27,15 @@ from llvmlite import ir
 from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 # No nnan, no ninf: they would make isnan(nan) False and kill divergence detection.
 FASTMATH = {"contract", "nsz"}
 OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy"}
+# Sums of these functions may be taken in any order, which the lanes of a vector need.
+ANY_ORDER = ("dot_products", "sum_of")
+# Large functions, called seldom: inlining them would make compilation three times as long.
+APART = ("dot_products", "sums_", "layer", "back", "losses")
 INLINED = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _loaded: dict[str, python_types.ModuleType] = {}
 
@@ -52,6 +57,33 @@ def kernel_hints(typing_context):
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+@intrinsic
+def matrix(typing_context, flat, at, rows, columns):
+    """Part of a flat array as rows of another: what slicing and reshaping do, without their cost.
+
+    Numba's own take seconds to compile. The flat array must outlive what is returned.
+    """
+    kind = types.Array(flat.dtype, 2, "C")
+
+    def generate(context, builder, signature, arguments):
+        whole, at, rows, columns = arguments
+        source = context.make_array(signature.args[0])(context, builder, whole)
+        made = context.make_array(kind)(context, builder)
+        size = context.get_abi_sizeof(context.get_data_type(flat.dtype))
+        size = context.get_constant(types.intp, size)
+        populate_array(
+            made,
+            data=builder.gep(source.data, [at]),
+            shape=[rows, columns],
+            strides=[builder.mul(columns, size), size],
+            itemsize=size,
+            meminfo=None,
+        )
+        return made._getvalue()
+
+    return kind(flat, types.int64, types.int64, types.int64), generate
 
 
 def cache_directory() -> Path:
@@ -109,14 +141,17 @@ def load(text: str, entry: str = "run", decorate: Callable | None = None):
 
 
 def _decorate(module: python_types.ModuleType, entry: str) -> None:
-    module.kernel_hints = kernel_hints
+    module.kernel_hints, module.matrix = kernel_hints, matrix
     for key, value in list(vars(module).items()):
         if not isinstance(value, python_types.FunctionType):
             continue
         if key == entry:
             setattr(module, key, njit(nogil=True, cache=True, **OPTIONS)(value))
         else:
-            setattr(module, key, njit(**INLINED, **OPTIONS)(value))
+            order = {"reassoc"} if key.startswith(ANY_ORDER) else set()
+            own = OPTIONS | {"fastmath": FASTMATH | order}
+            inlined = INLINED | {"forceinline": not key.startswith(APART)}
+            setattr(module, key, njit(**inlined, **own)(value))
 
 
 def scalar_function(text: str, entry: str):

@@ -17,38 +17,47 @@ from langevin.engines.batches import permutation_rounds
 from langevin.engines.source import GROUP, Step, joined, names
 from langevin.kernels.purposes import Purpose
 
-INDICES = f"""
+DRAW = f"""
+def draw_batch(
+    out, size, ident, step, epoch, offset, n, rows, columns, rounds, how, key0, key1
+):
+    place = np.uint64(step)
+    purpose = np.uint64({int(Purpose.PERMUTATION)})
+    if how == 2:
+        place = np.uint64(epoch)
+        purpose = np.uint64({int(Purpose.SHUFFLE)})
+    k0, k1, k2, k3 = philox(ident, place, np.uint64(0), purpose, key0, key1)
+    salt0 = np.uint32(k0)
+    salt1 = np.uint32(k1)
+    for b in range(size):
+        if how == 0:
+            words = philox(
+                ident, np.uint64(step), np.uint64(b // 4), np.uint64({int(Purpose.BATCH)}),
+                key0, key1,
+            )
+            word = words[b % 4]
+            out[b] = np.int64(draw_index(np.uint32(word), np.uint32(n)))
+            continue
+        index = offset + b
+        walking = True
+        while walking or index >= n:
+            walking = False
+            left = np.uint32(index // columns)
+            right = np.uint32(index % columns)
+            left, right = permute(
+                left, right, np.uint32(rows), np.uint32(columns), rounds, salt0, salt1
+            )
+            index = np.int64(left) * columns + np.int64(right)
+        out[b] = index
+"""
+
+INDICES = """
 def run(out, sizes, ids, step, epochs, offsets, n, rows, columns, rounds, how, key0, key1):
     for r in range(out.shape[0]):
-        place = np.uint64(step)
-        purpose = np.uint64({int(Purpose.PERMUTATION)})
-        if how == 2:
-            place = np.uint64(epochs[r])
-            purpose = np.uint64({int(Purpose.SHUFFLE)})
-        if how > 0:
-            k0, k1, k2, k3 = philox(ids[r], place, np.uint64(0), purpose, key0, key1)
-            salt0 = np.uint32(k0)
-            salt1 = np.uint32(k1)
-        for b in range(sizes[r]):
-            if how == 0:
-                words = philox(
-                    ids[r], np.uint64(step), np.uint64(b // 4), np.uint64({int(Purpose.BATCH)}),
-                    key0, key1,
-                )
-                word = words[b % 4]
-                out[r, b] = np.int64(draw_index(np.uint32(word), np.uint32(n)))
-                continue
-            index = offsets[r] + b
-            walking = True
-            while walking or index >= n:
-                walking = False
-                left = np.uint32(index // columns)
-                right = np.uint32(index % columns)
-                left, right = permute(
-                    left, right, np.uint32(rows), np.uint32(columns), rounds, salt0, salt1
-                )
-                index = np.int64(left) * columns + np.int64(right)
-            out[r, b] = index
+        draw_batch(
+            out[r], sizes[r], ids[r], step, epochs[r], offsets[r], n, rows, columns, rounds, how,
+            key0, key1,
+        )
         for b in range(sizes[r], out.shape[1]):
             out[r, b] = out[r, 0]
 """
@@ -61,10 +70,10 @@ class Indices:
 
     def __init__(self, sampling: str, n_examples: int, ids: np.ndarray, key: tuple[int, int]):
         self.how, self.n, self.ids = HOW[sampling], n_examples, ids.astype(np.uint64)
-        self.key = tuple(np.uint64(word) for word in key)
         rows = max(2, math.isqrt(n_examples))
-        self.shape = (rows, -(-n_examples // rows), permutation_rounds(rows))
-        self.kernel = compiling.load(source.module_source("float64", INDICES))
+        shape = (n_examples, rows, -(-n_examples // rows), permutation_rounds(rows), self.how)
+        self.numbers = (*(np.int64(v) for v in shape), *(np.uint64(word) for word in key))
+        self.kernel = compiling.load(source.module_source("float64", DRAW, INDICES))
 
     def draw(
         self, step: int, sizes: np.ndarray, epochs: np.ndarray, offsets: np.ndarray, width: int
@@ -73,8 +82,7 @@ class Indices:
         out = np.empty((len(self.ids), width), np.int64)
         whole = (np.asarray(a, np.int64) for a in (sizes, epochs, offsets))
         sizes, epochs, offsets = whole
-        numbers = (np.int64(v) for v in (self.n, *self.shape, self.how))
-        self.kernel(out, sizes, self.ids, np.int64(step), epochs, offsets, *numbers, *self.key)
+        self.kernel(out, sizes, self.ids, np.int64(step), epochs, offsets, *self.numbers)
         return out
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from langevin.dynamics import SGD, Adam
-from langevin.engines import compiling
+from langevin.engines import compiling, perceptron
 from langevin.engines.streams import Indices, Normals, Update
 from langevin.engines.windows import EPOCH, OFFSET, RATE, SIZE, Schedules
 from langevin.neural.evaluation import Evaluation
@@ -26,6 +26,8 @@ from langevin.schedules import Schedule
 CACHED = 1_000_000  # parameters of a chunk of replicas
 SMALL = 200_000  # parameters of all replicas below which a second thread costs more than it gives
 WINDOW = 64  # steps of a chunk before the next one's turn
+WINDOW_SECONDS = 0.25  # that a window of compiled networks may take
+SPEED = 8e10  # operations a second and core, roughly
 
 
 @dataclass
@@ -58,9 +60,14 @@ class Engine:
         self.coefficients = self._coefficients()
         self.schedule = Schedules(surface, dynamics, run["n_steps"])
         self.sizes = self._sizes()
-        self.chunks = self._chunks()
-        self.normals: dict[int, Normals] = {}
         self.threads = compiling.n_threads()
+        layers = perceptron.trains(surface, self.evaluation)
+        self.compiled = None
+        if layers is not None:
+            self.compiled = perceptron.Perceptron(layers, surface, self.update, self.dtype)
+        self.chunks = self._chunks()
+        self.window = self._window()
+        self.normals: dict[int, Normals] = {}
         self.pool = ThreadPoolExecutor(self.threads)
         X, y = surface.X, surface.y
         self.X, self.y = self.evaluation.given(X, y)
@@ -82,6 +89,8 @@ class Engine:
 
     def _chunks(self) -> list[np.ndarray]:
         """Replicas that are computed together: of one batch size, few enough for the cache."""
+        if self.compiled:
+            return np.split(np.arange(self.n), self.n)
         most = max(1, CACHED // self.surface.dim)
         found = []
         for size in np.unique(self.sizes):
@@ -91,6 +100,18 @@ class Engine:
                 parts = max(parts, min(16, max(2, len(same) // 8), len(same)))
             found += [part for part in np.array_split(same, parts) if len(part)]
         return found
+
+    @property
+    def how(self) -> str:
+        """How gradients are computed, in words."""
+        return "compiled" if self.compiled else self.evaluation.how
+
+    def _window(self) -> int:
+        """Steps between two looks at the clock: compiled networks need no more than a few looks."""
+        if not self.compiled:
+            return WINDOW
+        seconds = (self.surface.dim * (6.0 * self.sizes + 100)).sum() / (SPEED * self.threads)
+        return int(np.clip(WINDOW_SECONDS / seconds, 1, 8192))
 
     def start(self, start: Any) -> State:
         """Each replica's parameters at step 0."""
@@ -115,22 +136,53 @@ class Engine:
         window = self.schedule.window(begin, end) if self.schedule.rows else None
         alive = [(k, chunk[state.fate[chunk] < 0]) for k, chunk in enumerate(self.chunks)]
         alive = [(k, chunk) for k, chunk in alive if len(chunk)]
+        task = self._chunk
+        if self.compiled and self.compiled.fused:
+            task = self._fused
         # torch.func puts parameters into the module itself, which two threads must not do at once.
         if self.evaluation.how != "batched" or len(alive) < 2:
             for k, chunk in alive:
-                self._chunk(k, state, chunk, begin, end, window)
+                task(k, state, chunk, begin, end, window)
             return
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a chunk a core, not an operation on all of them
         try:
-            tasks = [
-                self.pool.submit(self._chunk, k, state, chunk, begin, end, window)
-                for k, chunk in alive
+            begun = [
+                self.pool.submit(task, k, state, chunk, begin, end, window) for k, chunk in alive
             ]
-            for task in tasks:
-                task.result()
+            for one in begun:
+                one.result()
         finally:
             torch.set_num_threads(threads)
+
+    def _fused(self, number: int, state: State, chunk, begin: int, end: int, window) -> None:
+        """The steps of replicas whose network is compiled together with its update."""
+        trace = np.empty((end - begin, len(chunk)))
+        steps = np.arange(begin, end)
+        for c, r in enumerate(chunk):
+            base = self.coefficients[:, [r if self.coefficients.shape[1] > 1 else 0]]
+            table = self._now(np.repeat(base, end - begin, 1), steps, window).T.copy()
+            places = self._places(self.sizes[r], steps, window)
+            given = [row[r] for row in state.positions], places, table
+            one = np.array([r])
+            draw = self._draw(one)
+            if not self.update.n_normals:
+                trace[:, c] = self.compiled.train(*given, [], self.ids[r], begin, draw)
+                continue
+            for k, step in enumerate(steps):
+                noises = [z[0] for z in self._noises(number, one, step)]
+                at = slice(k, k + 1)
+                rows, ident = given[0], self.ids[r]
+                some = places[at], table[at], noises, ident, step, draw
+                trace[at, c] = self.compiled.train(rows, *some)
+        self._settle(state, chunk, trace, begin)
+
+    def _draw(self, chunk: np.ndarray) -> Indices | None:
+        """The mini-batches of some replicas."""
+        if not self.stochastic:
+            return None
+        n, sampling = self.surface.n_examples, self.dynamics.sampling
+        return Indices(sampling, n, self.ids[chunk], self.key)
 
     def _chunk(self, number: int, state: State, chunk, begin: int, end: int, window) -> None:
         whole = len(chunk) == self.n
@@ -138,23 +190,25 @@ class Engine:
         rows = rows if whole else [np.ascontiguousarray(r[chunk]) for r in rows]
         weights = torch.from_numpy(rows[0])
         out = torch.empty_like(weights)
-        draw = None
-        if self.stochastic:
-            n, sampling = self.surface.n_examples, self.dynamics.sampling
-            draw = Indices(sampling, n, self.ids[chunk], self.key)
+        draw = self._draw(chunk)
         trace = np.empty((end - begin, len(chunk)))
         base = self.coefficients
         base = base[:, chunk] if base.shape[1] > 1 else base
 
         def slope(step: int) -> np.ndarray:
-            now = None if window is None else window[:, step - begin]
+            now = None if window is None else window[:, [step - begin]]
+            if self.compiled:
+                places = self._places(self.sizes[chunk], step, now)
+                ids, slopes = self.ids[chunk], out.numpy()
+                given = zip(rows[0], slopes, places[:, None], ids, strict=True)
+                return np.array([self.compiled.gradient(*some, step, draw) for some in given])
             X, y, share = self._batch(draw, chunk, step, now) if draw else self._all(chunk)
             return self.evaluation.gradient(weights, X, y, share, out, self.surface.l2).numpy()
 
         if not self.update.before[0]:
             slope(begin)  # that of the last step's end, to the same bits
         for step in range(begin, end):
-            now = self._now(base, step, None if window is None else window[:, step - begin])
+            now = self._now(base, step, None if window is None else window[:, [step - begin]])
             noises = self._noises(number, chunk, step)
             for part, before in enumerate(self.update.before):
                 if before:
@@ -180,17 +234,8 @@ class Engine:
 
     def _batch(self, draw: Indices, chunk: np.ndarray, step: int, now) -> tuple:
         """Examples (copies, S, ...), targets, and each one's share of the mean."""
-        sizes = self.sizes[chunk]
-        epochs = offsets = np.zeros(len(chunk), np.int64)
-        if now is not None and len(now) > SIZE:
-            sizes = np.full(len(chunk), int(now[SIZE]))
-            epochs, offsets = (np.full(len(chunk), int(now[row])) for row in (EPOCH, OFFSET))
-        elif self.dynamics.sampling == "epoch_shuffle":
-            n, s = self.surface.n_examples, sizes
-            per_epoch = n // s if self.dynamics.drop_last else -(-n // s)
-            epochs = step // per_epoch
-            offsets = (step - epochs * per_epoch) * s
-            sizes = np.minimum(s, n - offsets)
+        places = self._places(self.sizes[chunk], step, now)
+        sizes, epochs, offsets = np.ascontiguousarray(places.T)
         width = int(sizes.max())
         index = torch.from_numpy(draw.draw(step, sizes, epochs, offsets, width))
         X = self.X.index_select(0, index.view(-1)).view(*index.shape, *self.X.shape[1:])
@@ -198,25 +243,42 @@ class Engine:
         share = (np.arange(width) < sizes[:, None]) / sizes[:, None]
         return X, y, torch.from_numpy(share.astype(self.dtype))
 
+    def _places(self, sizes: Any, steps: Any, window: np.ndarray | None) -> np.ndarray:
+        """Size, epoch and offset (..., 3) of mini-batches; ``sizes`` and ``steps`` broadcast."""
+        sizes, steps = np.broadcast_arrays(sizes, steps)
+        epochs = offsets = np.zeros_like(steps)
+        if window is not None and len(window) > SIZE:
+            sizes, epochs, offsets = (
+                np.broadcast_to(window[row, : steps.size], steps.shape)
+                for row in (SIZE, EPOCH, OFFSET)
+            )
+        elif self.stochastic and self.dynamics.sampling == "epoch_shuffle":
+            n, s = self.surface.n_examples, sizes
+            per_epoch = n // s if self.dynamics.drop_last else -(-n // s)
+            epochs = steps // per_epoch
+            offsets = (steps - epochs * per_epoch) * s
+            sizes = np.minimum(s, n - offsets)
+        return np.stack([sizes, epochs, offsets], axis=-1).astype(np.int64)
+
     def _all(self, chunk: np.ndarray) -> tuple:
         copies, n = len(chunk), self.surface.n_examples
         X = self.X.expand(copies, *self.X.shape)
         y = self.y.expand(copies, *self.y.shape)
         return X, y, torch.full((copies, n), 1 / n, dtype=self.X.dtype)
 
-    def _now(self, base: np.ndarray, step: int, factors: np.ndarray | None) -> np.ndarray:
-        """The coefficients of a step: scheduled ones times their factors, Adam's corrections."""
+    def _now(self, base: np.ndarray, steps: Any, window: np.ndarray | None) -> np.ndarray:
+        """The coefficients (names, n) of steps: scheduled ones, Adam's corrections."""
         names = self.names
         adam = isinstance(self.dynamics, Adam)
-        if factors is None and not adam:
+        if window is None and not adam:
             return base
-        now = base.copy()
-        if factors is not None:
-            now[names.index("learning_rate")] *= factors[RATE]
+        now, rate = base.copy(), names.index("learning_rate")
+        if window is not None:
+            now[rate] *= window[RATE, : np.size(steps)]
         if adam:
             first, second = self.dynamics.betas
-            now[names.index("learning_rate")] /= 1 - first ** (step + 1)
-            now[names.index("root_correction")] = np.sqrt(1 - second ** (step + 1))
+            now[rate] /= 1 - first ** (steps + 1.0)
+            now[names.index("root_correction")] = np.sqrt(1 - second ** (steps + 1.0))
         return now
 
     def _noises(self, number: int, chunk: np.ndarray, step: int) -> list[np.ndarray]:
@@ -250,7 +312,7 @@ class Engine:
         self.pool.shutdown()
 
 
-def next_stop(observers: list[Any], done: int, n_steps: int) -> int:
+def next_stop(observers: list[Any], done: int, n_steps: int, window: int = WINDOW) -> int:
     """The step up to which the next window may go."""
     stops = [int(o.due[o.due > done][0]) for o in observers if (o.due > done).any()]
-    return min([n_steps, done + WINDOW, *stops])
+    return min([n_steps, done + window, *stops])

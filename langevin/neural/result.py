@@ -18,7 +18,7 @@ class NetworkResult:
     ``positions`` (n_replicas, dim) are the parameters after ``steps_done`` steps, ``velocities``
     the momentum buffers or None; ``diverged`` (n_replicas,) the step at which a replica's loss was
     no longer finite, or -1. Observers are read by name, ``result["loss"]``, as a Series.
-    ``how`` says in words how gradients were computed: batched, by vmap, or in a loop.
+    ``how`` says in words how gradients were computed: compiled, batched, by vmap, or in a loop.
     """
 
     surface: Any

@@ -136,6 +136,10 @@ class Batched:
             if node.target in ("view", "reshape") and not _is_count(node.args[1]):
                 raise Unknown(f"{node.target} to another number of examples")
 
+    def is_aside(self, node: fx.Node) -> bool:
+        """Whether a node only asks for the number of examples."""
+        return _is_shape(node) or _is_count(node)
+
     def __call__(
         self, parameters: dict, buffers: dict, x: torch.Tensor, sink: Any = None
     ) -> torch.Tensor:

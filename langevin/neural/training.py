@@ -101,7 +101,7 @@ def simulate_network(
         first_replica=first_replica,
         dtype=dtype,
         elapsed=time.perf_counter() - began,
-        how=engine.evaluation.how,
+        how=engine.how,
         observed={b.name: b.estimate(done) for b in bound},
         resumed_at=resumed_at,
         provenance=information.provenance() | {"torch": information.version("torch") or ""},
@@ -123,7 +123,7 @@ def _train(engine, state, done, n_steps, stops, progress, saved) -> int:
         while engine.done < n_steps and not interrupted():
             if stops and (state.fate >= 0).any():
                 break
-            end = next_stop(engine.observers, engine.done, n_steps)
+            end = next_stop(engine.observers, engine.done, n_steps, engine.window)
             engine.advance(state, engine.done, end)
             engine.done = end
             engine.look(state, end)
