@@ -107,15 +107,7 @@ class SGD:
 
     def sampling_factor(self, surface) -> Any:
         """1, or ``(N - S)/(N - 1)`` for mini-batches drawn without replacement from N examples."""
-        n = getattr(surface, "n_examples", None)
-        if n is None or self.sampling == "with_replacement":
-            return 1.0
-        if self.sampling == "epoch_shuffle":
-            raise UnsoundError(
-                "the mini-batches of an epoch are anti-correlated: no factor on the noise of one "
-                "step describes them. Simulate, or use sampling='without_replacement'."
-            )
-        return (n - np.asarray(self.batch_size)) / (n - 1) if n > 1 else 0.0
+        return sampling_factor(self, surface)
 
     def temperature(self, surface) -> Any:
         """``T = eta sigma**2 / (2 S (1 - m))``, for isotropic gradient noise.
@@ -157,6 +149,35 @@ class SGD:
             ratio = ratio - 1
         result = np.asarray(self.learning_rate) * ratio / (1 - np.asarray(self.momentum))
         return float(result) if np.ndim(result) == 0 else result
+
+
+def sampling_factor(dynamics: Any, surface: Any) -> Any:
+    """The factor on the noise of mini-batches that are drawn without replacement."""
+    n = getattr(surface, "n_examples", None)
+    if n is None or dynamics.sampling == "with_replacement":
+        return 1.0
+    if dynamics.sampling == "epoch_shuffle":
+        raise UnsoundError(
+            "the mini-batches of an epoch are anti-correlated: no factor on the noise of one "
+            "step describes them. Simulate, or use sampling='without_replacement'."
+        )
+    return (n - np.asarray(dynamics.batch_size)) / (n - 1) if n > 1 else 0.0
+
+
+def _check_batches(dynamics: Any) -> None:
+    """Checks the mini-batches of Langevin dynamics, of which there may be none."""
+    who = type(dynamics).__name__
+    one_of(f"{who}: sampling", dynamics.sampling, SAMPLING)
+    if not isinstance(dynamics.drop_last, (bool, np.bool_)):
+        raise ParameterError(f"{who}(drop_last={dynamics.drop_last!r}): needs True or False.")
+    if isinstance(dynamics.batch_size, Schedule):
+        raise ParameterError(
+            f"{who}(batch_size={dynamics.batch_size!r}): schedules are for SGD and Adam; give a "
+            "number, or one number per replica."
+        )
+    if dynamics.batch_size is not None:
+        per_replica(who, "batch_size", dynamics.batch_size, low=0.0)
+        object.__setattr__(dynamics, "batch_size", frozen(dynamics.batch_size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,15 +231,24 @@ class Overdamped:
     Ornstein-Uhlenbeck transition itself, ``x - x* <- exp(-H dt)(x - x*) + N(0, T H^-1 (1 -
     exp(-2 H dt)))``, without a step error and stable at any dt.
 
-    ``temperature`` and ``dt`` may be arrays of shape (n_replicas,), dt of ``exact`` excepted. Time
-    is in units of dt. Raises ParameterError for values out of range.
+    On data, ``batch_size`` (S) takes the gradient of the mean loss on a mini-batch, sampled as by
+    `SGD`, instead of that on all N examples: stochastic gradient Langevin dynamics (Welling and Teh
+    2011). With ``temperature=1/N`` its target is the posterior of N examples, the noise of a step
+    has the variance ``2 dt/N``, and that of the mini-batches comes on top.
+
+    ``temperature``, ``dt`` and ``batch_size`` may be arrays of shape (n_replicas,), dt of ``exact``
+    excepted. Time is in units of dt. Raises ParameterError for values out of range.
     """
 
     temperature: Any
     dt: Any
     integrator: str = "euler_maruyama"
+    batch_size: Any = None
+    sampling: str = "with_replacement"
+    drop_last: bool = True
 
     def __post_init__(self):
+        _check_batches(self)
         per_replica("Overdamped", "temperature", self.temperature, low=0.0, closed=True)
         per_replica("Overdamped", "dt", self.dt, low=0.0)
         one_of("Overdamped: integrator", self.integrator, INTEGRATORS)
@@ -256,8 +286,12 @@ class Underdamped:
     ``dt``: BAOAB, OBABO, ABOBA, BAOA... (Leimkuhler and Matthews 2013). On a quadratic BAOAB has
     the exact variance of x at any stable dt. Replicas start at rest.
 
-    ``temperature``, ``friction`` (gamma) and ``dt`` may be arrays of shape (n_replicas,). Time is
-    in units of dt. Raises ParameterError for values out of range or a splitting without B or A.
+    On a network, ``batch_size`` takes the gradient of mini-batches, as `Overdamped` does; each
+    evaluation of the gradient has one of its own.
+
+    ``temperature``, ``friction`` (gamma), ``dt`` and ``batch_size`` may be arrays of shape
+    (n_replicas,). Time is in units of dt. Raises ParameterError for values out of range or a
+    splitting without B or A.
     """
 
     temperature: Any
@@ -265,8 +299,12 @@ class Underdamped:
     dt: Any
     splitting: str = "BAOAB"
     masses: Any = 1.0
+    batch_size: Any = None
+    sampling: str = "with_replacement"
+    drop_last: bool = True
 
     def __post_init__(self):
+        _check_batches(self)
         per_replica("Underdamped", "temperature", self.temperature, low=0.0, closed=True)
         per_replica("Underdamped", "friction", self.friction, low=0.0, closed=True)
         per_replica("Underdamped", "dt", self.dt, low=0.0)

@@ -160,6 +160,11 @@ def check_dynamics(surface, dynamics, n_replicas: int) -> None:
                 "FiniteSum, or leave sampling='with_replacement'."
             )
         surface.noise.check(surface)
+    if not on_data(surface) and not isinstance(dynamics, SGD) and dynamics.batch_size is not None:
+        raise ParameterError(
+            f"{type(dynamics).__name__}(batch_size=...): mini-batches are made of examples, and a "
+            "formula has none. Give a FiniteSum or a network, or leave batch_size out."
+        )
     if isinstance(dynamics, Underdamped) and np.ndim(dynamics.masses):
         if len(dynamics.masses) != surface.dim:
             raise ParameterError(

@@ -437,7 +437,7 @@ BUGS = {
     "a look too many": (r"<= step_end else", "<= step_end + 1 else"),
     "a passage a step late": (r"step if fresh", "step + 1 if fresh"),
     "the idle threads work": (r"if i < valid:", "if i < 64 and (start + i < n or i % 2 == 0):"),
-    "a wrong draw index": (r"draw\[b % 4\]", "draw[(b + 1) % 4]"),
+    "a wrong draw index": (r"dice\[b % 4\]", "dice[(b + 1) % 4]"),
     "an example too few": (r"if b < size\b", "if b + 1 < size"),
     "a wrong step's batch": (r"np.uint64\(b // 4\)", "np.uint64(b // 4 + 1)"),
     "exact parts of another size": (r"\* 2\.0\*\*32", "* 2.0**31"),

@@ -460,6 +460,8 @@ def test_a_surface_that_cannot_be_is_refused(make, words):
         (lv.SGD(0.1, 61, sampling="epoch_shuffle"), {}, "larger than the data"),
         (lv.SGD(np.array([0.1, 0.2]), 8), {}, "2 values but n_replicas=1"),
         (lv.Overdamped(0.1, 0.1, integrator="heun"), {}, "networks take"),
+        ("sgd", {}, "networks take"),
+        (lv.Underdamped(0.1, np.array([1.0, 2.0]), 0.1), {}, "2 values but n_replicas=1"),
         (lv.Underdamped(0.1, 1.0, 0.1, masses=2.0), {}, "mass 1"),
         (lv.SGD(0.1, 8), {"observe": lv.Histogram()}, "networks take"),
         (lv.SGD(0.1, 8), {"observe": (neural.Loss(), neural.Loss())}, "its own name"),

@@ -8,6 +8,7 @@ permuted, from its counter; those of an epoch are a stretch of the epoch's own p
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Batches:
                 "Overdamped with integrator='euler_maruyama' or 'leimkuhler_matthews'."
             )
         self.surface, self.dynamics = surface, dynamics
-        self.stochastic = isinstance(dynamics, SGD)
+        self.stochastic = dynamics.batch_size is not None
         self.permuted = self.stochastic and dynamics.sampling != "with_replacement"
         self.shuffled = self.stochastic and dynamics.sampling == "epoch_shuffle"
         self.scheduled = self.stochastic and isinstance(dynamics.batch_size, Schedule)
@@ -84,7 +85,7 @@ class Batches:
             "index = np.empty(64, np.int64)",
             "lefts = np.empty(64, np.uint32)",
             "rights = np.empty(64, np.uint32)",
-            "draw = np.empty((4, 64), np.uint32)",
+            "dice = np.empty((4, 64), np.uint32)",
             "n_examples = np.int64(features.shape[0])",  # at run time: one kernel for all sizes
         ]
 
@@ -151,12 +152,12 @@ class Batches:
         return [
             "for i in range(64):",
             f"    w0, w1, w2, w3 = philox(ids[i], {counter}, key0, key1)",
-            "    draw[0, i] = np.uint32(w0)",
-            "    draw[1, i] = np.uint32(w1)",
+            "    dice[0, i] = np.uint32(w0)",
+            "    dice[1, i] = np.uint32(w1)",
         ]
 
     def _permuted(self) -> list[str]:
-        keys = "draw[0, i], draw[1, i]"
+        keys = "dice[0, i], dice[1, i]"
         whole = f"permute(left, right, rows, columns_of_permutation, rounds, {keys})"
         one = f"permute_round(left, right, rows, columns_of_permutation, r, {keys})"
         number = "np.int64(left) * np.int64(columns_of_permutation) + np.int64(right)"
@@ -191,9 +192,9 @@ class Batches:
             "if b % 4 == 0:",
             "    for i in range(64):",
             f"        w0, w1, w2, w3 = philox(ids[i], {counter}, key0, key1)",
-            *(f"        draw[{w}, i] = np.uint32(w{w})" for w in range(4)),
+            *(f"        dice[{w}, i] = np.uint32(w{w})" for w in range(4)),
             "for i in range(64):",
-            "    index[i] = np.int64(draw_index(draw[b % 4, i], np.uint32(n_examples)))",
+            "    index[i] = np.int64(draw_index(dice[b % 4, i], np.uint32(n_examples)))",
         ]
 
     def _example(self, layout) -> list[str]:
@@ -237,7 +238,7 @@ class Batches:
         return lines
 
 
-def _sizes(dynamics: SGD, n_examples: int) -> np.ndarray:
+def _sizes(dynamics: Any, n_examples: int) -> np.ndarray:
     """Batch sizes as whole numbers, (1,) or (n_replicas,)."""
     sizes = np.atleast_1d(np.asarray(dynamics.batch_size, dtype=float))
     if (sizes != np.round(sizes)).any() or (sizes < 1).any() or sizes.max() > 2**31 - 1:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from langevin.dynamics import SGD
 from langevin.engines import compiling, source
 from langevin.engines.batches import Batches
 from langevin.engines.cpu_observers import observer_source
@@ -163,7 +164,7 @@ class Run:
 def parts(surface, dynamics, observers, dtype: str, **layout) -> tuple[list[str], Run]:
     """The functions that belong to a run, as text, and its loop; ``layout`` as `Layout` takes."""
     batches = Batches(surface, dynamics) if hasattr(surface, "n_examples") else None
-    gaussian = batches is None or not batches.stochastic
+    gaussian = not isinstance(dynamics, SGD) or batches is None
     if batches is None:
         slope = surface.gradient_source()
         step = one = source.step_of(surface, dynamics)

@@ -178,6 +178,7 @@ class Update:
     def __init__(self, dynamics, dtype: str):
         self.dynamics = dynamics
         self.step = Step(1, dynamics, not isinstance(dynamics, (SGD, Adam)))
+        self.carries = False  # whether a step ends with the next one's first gradient
         if not isinstance(dynamics, Underdamped):
             self.rows = self.step.state
             text = source.module_source(
@@ -188,6 +189,7 @@ class Update:
             return
         self.rows, self.parts, self.before = ["x0", "v0"], [], []
         self.step = Step(1, dynamics)
+        self.carries = carries_letters(dynamics.splitting)
         for number, letters in enumerate(stretches(dynamics.splitting)):
             part = _Stretch(letters, self.step.coefficients)
             text = source.module_source(dtype, part.text, _update_source(part))
@@ -200,6 +202,14 @@ class Update:
     def n_normals(self) -> int:
         """Normals of a component that a step takes."""
         return sum(count for _, count in self.parts)
+
+    def batch(self, step: int, number: int) -> int:
+        """Which mini-batch the gradient before part ``number`` of a step is of.
+
+        Evaluations are counted from 0; a first one, before the first step, is where they are
+        carried from step to step.
+        """
+        return step * sum(self.before) + sum(self.before[: number + 1]) - 1 + self.carries
 
     def __call__(self, number: int, state: list[np.ndarray], gradient, noises, coefficients):
         """Part ``number`` of a step moves ``state``, rows of (replicas, dim) each, in place."""

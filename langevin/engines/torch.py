@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from langevin.dynamics import SGD, Adam
+from langevin.dynamics import Adam
 from langevin.engines import compiling, perceptron
 from langevin.engines.streams import Indices, Normals, Update
 from langevin.engines.windows import EPOCH, OFFSET, RATE, SIZE, Schedules
@@ -54,7 +54,7 @@ class Engine:
         self.n = run["n_replicas"]
         self.key = (run["seed"] & 0xFFFFFFFF, run["seed"] >> 32)
         self.ids = run["first_replica"] + np.arange(self.n, dtype=np.uint64)
-        self.stochastic = isinstance(dynamics, (SGD, Adam))
+        self.stochastic = dynamics.batch_size is not None
         self.update = Update(dynamics, self.dtype)
         self.names = self.update.step.coefficients
         self.coefficients = self._coefficients()
@@ -195,24 +195,24 @@ class Engine:
         base = self.coefficients
         base = base[:, chunk] if base.shape[1] > 1 else base
 
-        def slope(step: int) -> np.ndarray:
+        def slope(step: int, batch: int) -> np.ndarray:
             now = None if window is None else window[:, [step - begin]]
             if self.compiled:
-                places = self._places(self.sizes[chunk], step, now)
+                places = self._places(self.sizes[chunk], batch, now)
                 ids, slopes = self.ids[chunk], out.numpy()
                 given = zip(rows[0], slopes, places[:, None], ids, strict=True)
-                return np.array([self.compiled.gradient(*some, step, draw) for some in given])
-            X, y, share = self._batch(draw, chunk, step, now) if draw else self._all(chunk)
+                return np.array([self.compiled.gradient(*some, batch, draw) for some in given])
+            X, y, share = self._batch(draw, chunk, batch, now) if draw else self._all(chunk)
             return self.evaluation.gradient(weights, X, y, share, out, self.surface.l2).numpy()
 
-        if not self.update.before[0]:
-            slope(begin)  # that of the last step's end, to the same bits
+        if self.update.carries:  # that of the last step's end, to the same bits
+            slope(begin, begin * sum(self.update.before))
         for step in range(begin, end):
             now = self._now(base, step, None if window is None else window[:, [step - begin]])
             noises = self._noises(number, chunk, step)
             for part, before in enumerate(self.update.before):
                 if before:
-                    trace[step - begin] = slope(step)
+                    trace[step - begin] = slope(step, self.update.batch(step, part))
                 count = self.update.parts[part][1]
                 drawn, noises = noises[:count], noises[count:]
                 self.update(part, rows, out.numpy(), drawn, now)

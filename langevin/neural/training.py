@@ -139,7 +139,7 @@ def _train(engine, state, done, n_steps, stops, progress, saved) -> int:
 
 def _check(surface: Any, dynamics: Any, n_replicas: int) -> None:
     """Refuses dynamics that networks do not have, batches that are no whole numbers."""
-    if isinstance(dynamics, (SGD, Adam)):
+    if getattr(dynamics, "batch_size", None) is not None:
         size = dynamics.batch_size
         sizes = np.atleast_1d(np.asarray(size.base if isinstance(size, Schedule) else size, float))
         fixed = not isinstance(size, Schedule)  # scheduled sizes are rounded
@@ -155,17 +155,17 @@ def _check(surface: Any, dynamics: Any, n_replicas: int) -> None:
                 "examples) and the sampling is without replacement. Use a smaller batch, or "
                 "sampling='with_replacement'."
             )
-    elif not isinstance(dynamics, Underdamped) and getattr(dynamics, "integrator", "") not in (
-        "euler_maruyama",
-        "leimkuhler_matthews",
-    ):
+    known = ("euler_maruyama", "leimkuhler_matthews")
+    others = (SGD, Adam, Underdamped)
+    if not isinstance(dynamics, others) and getattr(dynamics, "integrator", "") not in known:
         raise ParameterError(
             f"{dynamics!r}: networks take SGD, Adam, Underdamped, or Overdamped with "
             "integrator='euler_maruyama' or 'leimkuhler_matthews'."
         )
     if isinstance(dynamics, Underdamped) and np.any(np.asarray(dynamics.masses) != 1):
         raise ParameterError(f"{dynamics!r}: the parameters of a network have the mass 1.")
-    for name in ("learning_rate", "batch_size", "momentum", "weight_decay", "temperature", "dt"):
+    names = ("learning_rate", "batch_size", "momentum", "weight_decay")
+    for name in (*names, "temperature", "friction", "dt"):
         value = getattr(dynamics, name, 0.0)
         value = value.base if isinstance(value, Schedule) else value
         if np.ndim(value) == 1 and len(value) != n_replicas:

@@ -22,10 +22,13 @@ def check_surface(who: str, surface: Any) -> None:
         )
 
 
-def single_valued(who: str, dynamics: Any, names: tuple[str, ...] | None = None) -> None:
+def single_valued(
+    who: str, dynamics: Any, names: tuple[str, ...] | None = None, *, batches: bool = False
+) -> None:
     """Refuse what is no dynamics, or whose parameters are arrays, one value per replica.
 
-    ``names`` limits the check to those fields. Raises ParameterError naming the field.
+    ``names`` limits the check to those fields; ``batches`` says that the prediction knows Langevin
+    dynamics with mini-batches. Raises ParameterError naming the field, and UnsoundError.
     """
     if not isinstance(dynamics, (SGD, Overdamped, Underdamped)):
         raise ParameterError(f"{who}(dynamics={dynamics!r}): give SGD, Overdamped or Underdamped.")
@@ -33,6 +36,13 @@ def single_valued(who: str, dynamics: Any, names: tuple[str, ...] | None = None)
         raise UnsoundError(
             f"{who}: this SGD follows a schedule, so it has no stationary law. Predict that of one "
             "step: dynamics.at(step)."
+        )
+    mixed = not isinstance(dynamics, SGD) and dynamics.batch_size is not None
+    if mixed and not batches:
+        raise UnsoundError(
+            f"{who}: does not know the noise that mini-batches add to {type(dynamics).__name__}. "
+            "Leave batch_size out for the law of the full gradient, which mini-batches are meant "
+            "to approximate, or use predict.quadratic (least squares), or simulate."
         )
     for field in fields(dynamics):
         value = getattr(dynamics, field.name)

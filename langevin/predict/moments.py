@@ -83,18 +83,20 @@ class LinearChain:
 
 @dataclass(frozen=True, eq=False)
 class BatchNoise:
-    """Gradient noise of mini-batches on least squares, ``factor (C + mean_n D_n M D_n)``.
+    """Gradient noise on least squares, ``factor (C + mean_n D_n M D_n) + thermal``.
 
     ``C`` (dim, dim): covariance of the example gradients at the minimum; ``spread``
     (dim, dim, dim, dim): ``mean_n D_n[a, c] D_n[b, e]`` at [a, b, c, e], where D_n is an example's
     Hessian less the mean one; M is the second moment of x about the minimum. ``factor`` is
     ``kappa/S``, kappa = 1 with and (N-S)/(N-1) without replacement. Example gradients and
-    Hessians never meet: E[x] = 0, and x is independent of the batch drawn.
+    Hessians never meet: E[x] = 0, and x is independent of the batch drawn. ``thermal`` (dim, dim):
+    the covariance of noise that is not of the mini-batch.
     """
 
     constant: np.ndarray
     spread: np.ndarray
     factor: float
+    thermal: np.ndarray | float = 0.0
 
     def operator(self, gains: np.ndarray) -> np.ndarray:
         """``M -> gains * factor * mean_n D_n M D_n`` on the upper triangle of M, (p, p)."""
@@ -109,14 +111,15 @@ class BatchNoise:
         d = len(gains)
         a, b = np.triu_indices(d)
         matrix = np.eye(len(a)) - self.operator(gains)
-        right = (gains * self.factor * self.constant)[a, b]
+        right = (gains * (self.factor * self.constant + self.thermal))[a, b]
         moment = np.zeros((d, d))
         moment[a, b] = moment[b, a] = np.linalg.solve(matrix, right)
         return moment
 
     def total(self, moment: np.ndarray) -> np.ndarray:
         """The noise covariance of one step's gradient, state-dependent part included."""
-        return self.factor * (self.constant + np.einsum("abce,ce->ab", self.spread, moment))
+        batch = self.factor * (self.constant + np.einsum("abce,ce->ab", self.spread, moment))
+        return batch + self.thermal
 
     def radius(self, gains: np.ndarray) -> float:
         """The spectral radius of `operator`: the second moment is finite below 1.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from langevin.dynamics import SGD, Underdamped
+from langevin.dynamics import SGD, Underdamped, sampling_factor
 from langevin.errors import ParameterError, UnsoundError
 from langevin.predict.common import (
     check_surface,
@@ -102,6 +102,7 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
     about the minimum solves ``M = E[(1 - eta A_B) M (1 - eta A_B)] + eta**2 E[b_B b_B^T]`` over all
     mini-batches B, with A_B, b_B the batch's Hessian and its gradient at the minimum. That is
     linear in M; it is solved exactly, for sampling with and without replacement, and with momentum.
+    Overdamped with a ``batch_size`` (Euler-Maruyama) adds 2 T/dt to that noise.
 
     Raises UnsoundError for a surface that is not quadratic, flat or inverted directions, a
     learning rate at which the mean or the second moment diverges (naming the bound), and noise
@@ -109,7 +110,7 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
     larger than the data. Reference: Mandt, Hoffman & Blei 2017, Eq. 13 (the eta -> 0 limit).
     """
     check_surface(WHO, surface)
-    single_valued(WHO, dynamics)
+    single_valued(WHO, dynamics, batches=True)
     if not surface.hessian_is_constant:
         exact = "predict.chain (any step, 1-D and 2-D), " if has_discrete_step(dynamics) else ""
         raise UnsoundError(
@@ -129,6 +130,7 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
     minimum = np.array(find_minima(WHO, surface)[0].position, dtype=float)
     minimum = minimum - np.linalg.solve(hessian, surface.gradient(minimum) + decay * minimum)
     if is_other_integrator(dynamics):
+        single_valued(WHO, dynamics)
         return _stationary(langevin_chain(dynamics, hessian), minimum, dynamics)
     nesterov = getattr(dynamics, "nesterov", False)
     chain = LinearChain(curvatures, float(dynamics.step_size), momentum_of(dynamics), nesterov)
@@ -137,7 +139,7 @@ def quadratic(surface: Any, dynamics: Any) -> Quadratic:
             f"{WHO}: the step {chain.rate:g} diverges: the largest curvature {curvatures[-1]:.6g} "
             f"needs a learning rate (or dt) below {chain.bound:.6g}. Reduce it."
         )
-    batches = is_finite_sum(surface) and isinstance(dynamics, SGD)
+    batches = is_finite_sum(surface) and dynamics.batch_size is not None
     if batches:
         noise = _batch_covariance(surface, dynamics, minimum, axes, chain)
     else:
@@ -181,7 +183,7 @@ def _constant_covariance(surface: Any, dynamics: Any, minimum: np.ndarray) -> np
 
 
 def _batch_covariance(
-    surface: Any, dynamics: SGD, minimum: np.ndarray, axes: np.ndarray, chain: LinearChain
+    surface: Any, dynamics: Any, minimum: np.ndarray, axes: np.ndarray, chain: LinearChain
 ) -> np.ndarray:
     """The stationary noise covariance of a mini-batch gradient, in the eigenbasis of H."""
     noise = _batch_noise(surface, dynamics, minimum, axes)
@@ -189,14 +191,14 @@ def _batch_covariance(
     if not noise.radius(gains) < 1 - 1e-12:
         bound = largest_rate(chain, noise)
         raise UnsoundError(
-            f"{WHO}: at learning_rate={chain.rate:g} the variance diverges, though the mean does "
+            f"{WHO}: at a step of {chain.rate:g} the variance diverges, though the mean does "
             f"not: the mini-batch curvature varies too much at batch_size={dynamics.batch_size:g}."
-            f" It needs a learning rate below {bound:.6g}, or larger batches."
+            f" It needs a learning rate (or dt) below {bound:.6g}, or larger batches."
         )
     return noise.total(noise.solve(gains))
 
 
-def _batch_noise(surface: Any, dynamics: SGD, minimum: np.ndarray, axes: np.ndarray) -> BatchNoise:
+def _batch_noise(surface: Any, dynamics: Any, minimum: np.ndarray, axes: np.ndarray) -> BatchNoise:
     n, size = int(surface.n_examples), float(dynamics.batch_size)
     if size != int(size):
         raise ParameterError(
@@ -214,10 +216,11 @@ def _batch_noise(surface: Any, dynamics: SGD, minimum: np.ndarray, axes: np.ndar
             f"{WHO}: the moment equation of mini-batch noise is solved up to dimension "
             f"{MAX_DATA_DIM}, this surface has {d}. Simulate, or reduce the features."
         )
-    return replace(
-        example_noise(surface, minimum, axes),
-        factor=float(dynamics.sampling_factor(surface)) / size,
-    )
+    noise, factor = example_noise(surface, minimum, axes), sampling_factor(dynamics, surface) / size
+    thermal = np.zeros_like(noise.constant)
+    if not isinstance(dynamics, SGD):
+        thermal = _constant_covariance(surface, dynamics, minimum)
+    return replace(noise, factor=float(factor), thermal=thermal)
 
 
 def example_noise(surface: Any, minimum: np.ndarray, axes: np.ndarray) -> BatchNoise:
