@@ -35,6 +35,10 @@ class SGD:
     `langevin.schedules`. On formulas a real-valued S is allowed. The basins that observers count
     are those of the loss without the weight decay.
 
+    ``clip_norm``, on networks alone: a gradient (l2 of the surface included, weight decay not) of a
+    larger Euclidean norm over all parameters is shortened to it before the step, as by
+    torch.nn.utils.clip_grad_norm_; one number, or one per replica, infinity for none.
+
     Time is counted in steps. Source: Jastrzebski et al. 2017, Eq. 1; torch.optim.SGD.
     Raises ParameterError for values outside their range.
     """
@@ -46,8 +50,10 @@ class SGD:
     nesterov: bool = False
     weight_decay: Any = 0.0
     drop_last: bool = True
+    clip_norm: Any = None
 
     def __post_init__(self):
+        _check_clip(self)
         for name in ("learning_rate", "batch_size"):
             if not isinstance(getattr(self, name), Schedule):
                 per_replica("SGD", name, getattr(self, name), low=0.0)
@@ -164,6 +170,20 @@ def sampling_factor(dynamics: Any, surface: Any) -> Any:
     return (n - np.asarray(dynamics.batch_size)) / (n - 1) if n > 1 else 0.0
 
 
+def _check_clip(dynamics: Any) -> None:
+    """Checks the largest norm of a gradient, a number or one per replica; none may be infinite."""
+    who, given = type(dynamics).__name__, dynamics.clip_norm
+    if given is None:
+        return
+    values = real_array(f"{who}: clip_norm", given, "needs a number, or one number per replica")
+    if values.ndim > 1 or not values.size or not (values > 0).all():
+        raise ParameterError(
+            f"{who}(clip_norm={given!r}): needs a norm above 0, or an array (n_replicas,) of such; "
+            "infinity, or None, clips nothing."
+        )
+    object.__setattr__(dynamics, "clip_norm", frozen(given))
+
+
 def _check_batches(dynamics: Any) -> None:
     """Checks the mini-batches of Langevin dynamics, of which there may be none."""
     who = type(dynamics).__name__
@@ -186,8 +206,9 @@ class Adam:
 
     ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g^2``, ``theta <- theta - eta (m/(1 - b1^t))
     / (sqrt(v/(1 - b2^t)) + eps)``, g the mean gradient of a mini-batch of ``batch_size`` examples,
-    sampled as by `SGD`. ``learning_rate`` and ``batch_size`` may be arrays (n_replicas,) or
-    schedules. Source: Kingma and Ba 2015. Raises ParameterError for values outside their range.
+    sampled, and with ``clip_norm`` clipped, as by `SGD`. ``learning_rate`` and ``batch_size`` may
+    be arrays (n_replicas,) or schedules. Source: Kingma and Ba 2015. Raises ParameterError for
+    values outside their range.
     """
 
     learning_rate: Any = 1e-3
@@ -196,8 +217,10 @@ class Adam:
     eps: float = 1e-8
     sampling: str = "with_replacement"
     drop_last: bool = True
+    clip_norm: Any = None
 
     def __post_init__(self):
+        _check_clip(self)
         for name in ("learning_rate", "batch_size"):
             if not isinstance(getattr(self, name), Schedule):
                 per_replica("Adam", name, getattr(self, name), low=0.0)

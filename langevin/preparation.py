@@ -160,6 +160,11 @@ def check_dynamics(surface, dynamics, n_replicas: int) -> None:
                 "FiniteSum, or leave sampling='with_replacement'."
             )
         surface.noise.check(surface)
+    if getattr(dynamics, "clip_norm", None) is not None:
+        raise ParameterError(
+            f"SGD(clip_norm={dynamics.clip_norm!r}): gradients are clipped on networks alone "
+            "(langevin.neural.NeuralSurface). Leave it out, or wrap the formula in a torch module."
+        )
     if not on_data(surface) and not isinstance(dynamics, SGD) and dynamics.batch_size is not None:
         raise ParameterError(
             f"{type(dynamics).__name__}(batch_size=...): mini-batches are made of examples, and a "

@@ -71,7 +71,8 @@ class Engine:
         self.pool = ThreadPoolExecutor(self.threads)
         X, y = surface.X, surface.y
         self.X, self.y = self.evaluation.given(X, y)
-        self.scratch: dict[int, torch.Tensor] = {}
+        clip = getattr(dynamics, "clip_norm", None)
+        self.clip = None if clip is None else torch.tensor(clip, dtype=self.X.dtype).expand(self.n)
 
     def _coefficients(self) -> np.ndarray:
         from langevin.preparation import coefficients
@@ -137,7 +138,7 @@ class Engine:
         alive = [(k, chunk[state.fate[chunk] < 0]) for k, chunk in enumerate(self.chunks)]
         alive = [(k, chunk) for k, chunk in alive if len(chunk)]
         task = self._chunk
-        if self.compiled and self.compiled.fused:
+        if self.compiled and self.compiled.fused and self.clip is None:
             task = self._fused
         # torch.func puts parameters into the module itself, which two threads must not do at once.
         if self.evaluation.how != "batched" or len(alive) < 2:
@@ -201,9 +202,13 @@ class Engine:
                 places = self._places(self.sizes[chunk], batch, now)
                 ids, slopes = self.ids[chunk], out.numpy()
                 given = zip(rows[0], slopes, places[:, None], ids, strict=True)
-                return np.array([self.compiled.gradient(*some, batch, draw) for some in given])
-            X, y, share = self._batch(draw, chunk, batch, now) if draw else self._all(chunk)
-            return self.evaluation.gradient(weights, X, y, share, out, self.surface.l2).numpy()
+                losses = [self.compiled.gradient(*some, batch, draw) for some in given]
+            else:
+                X, y, share = self._batch(draw, chunk, batch, now) if draw else self._all(chunk)
+                losses = self.evaluation.gradient(weights, X, y, share, out, self.surface.l2)
+            if self.clip is not None:
+                clipped(out, self.clip[chunk])
+            return np.asarray(losses)
 
         if self.update.carries:  # that of the last step's end, to the same bits
             slope(begin, begin * sum(self.update.before))
@@ -310,6 +315,12 @@ class Engine:
     def close(self) -> None:
         """Ends the threads."""
         self.pool.shutdown()
+
+
+def clipped(slopes: torch.Tensor, limits: torch.Tensor) -> None:
+    """Shortens gradients (copies, dim) to norms (copies,), as torch.nn.utils.clip_grad_norm_."""
+    norms = slopes.norm(dim=1)
+    slopes.mul_((limits / (norms + 1e-6)).clamp_(max=1.0).unsqueeze(1))
 
 
 def next_stop(observers: list[Any], done: int, n_steps: int, window: int = WINDOW) -> int:

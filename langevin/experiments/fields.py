@@ -21,6 +21,7 @@ NUMBERS = {
     "friction": ("a number not below 0", 0.0, True, 1.0),
     "dt": ("a positive number", 0.0, False, 0.01),
     "weight_decay": ("a number not below 0", 0.0, True, 0.0001),
+    "clip_norm": ("a positive number", 0.0, False, 1.0),
     "sigma": ("a number not below 0", 0.0, True, 1.0),
     "l2": ("a number not below 0", 0.0, True, 0.01),
 }

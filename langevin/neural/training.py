@@ -164,7 +164,7 @@ def _check(surface: Any, dynamics: Any, n_replicas: int) -> None:
         )
     if isinstance(dynamics, Underdamped) and np.any(np.asarray(dynamics.masses) != 1):
         raise ParameterError(f"{dynamics!r}: the parameters of a network have the mass 1.")
-    names = ("learning_rate", "batch_size", "momentum", "weight_decay")
+    names = ("learning_rate", "batch_size", "momentum", "weight_decay", "clip_norm")
     for name in (*names, "temperature", "friction", "dt"):
         value = getattr(dynamics, name, 0.0)
         value = value.base if isinstance(value, Schedule) else value

@@ -44,6 +44,11 @@ def single_valued(
             "Leave batch_size out for the law of the full gradient, which mini-batches are meant "
             "to approximate, or use predict.quadratic (least squares), or simulate."
         )
+    if getattr(dynamics, "clip_norm", None) is not None:
+        raise UnsoundError(
+            f"{who}: knows the law of gradients as they are, not of clipped ones. Leave clip_norm "
+            "out, or simulate."
+        )
     for field in fields(dynamics):
         value = getattr(dynamics, field.name)
         if field.name == "masses":  # one per coordinate: the law of x does not depend on them
