@@ -129,8 +129,14 @@ class Engine:
             coefficients=self.coefficients,
             parameters=np.zeros(0),
             key=self.key,
-            extra=(self.surface.X.numpy(), self.surface.y.numpy()),
+            extra=self._data(),
         )
+
+    def _data(self) -> tuple:
+        """Everything that is learned, for a checkpoint to compare."""
+        surface, labels = self.surface, self.surface.labels
+        own = () if labels is None else (labels.table.numpy(), labels.which)
+        return (surface.X.numpy(), surface.y.numpy(), *own)
 
     def advance(self, state: State, begin: int, end: int) -> None:
         """Steps begin + 1 ... end of all replicas that have not diverged."""
@@ -245,6 +251,8 @@ class Engine:
         index = torch.from_numpy(draw.draw(step, sizes, epochs, offsets, width))
         X = self.X.index_select(0, index.view(-1)).view(*index.shape, *self.X.shape[1:])
         y = self.y.index_select(0, index.view(-1)).view(*index.shape, *self.y.shape[1:])
+        if self.surface.labels is not None:
+            y = self.surface.labels.at(chunk, index)
         share = (np.arange(width) < sizes[:, None]) / sizes[:, None]
         return X, y, torch.from_numpy(share.astype(self.dtype))
 
@@ -268,7 +276,8 @@ class Engine:
     def _all(self, chunk: np.ndarray) -> tuple:
         copies, n = len(chunk), self.surface.n_examples
         X = self.X.expand(copies, *self.X.shape)
-        y = self.y.expand(copies, *self.y.shape)
+        labels = self.surface.labels
+        y = self.y.expand(copies, *self.y.shape) if labels is None else labels.of(chunk)
         return X, y, torch.full((copies, n), 1 / n, dtype=self.X.dtype)
 
     def _now(self, base: np.ndarray, steps: Any, window: np.ndarray | None) -> np.ndarray:
@@ -306,7 +315,7 @@ class Engine:
         for chunk in self.chunks:
             rows = torch.from_numpy(np.ascontiguousarray(state.positions[0][chunk]))
             began = torch.from_numpy(np.ascontiguousarray(state.began[chunk]))
-            view = View(self.evaluation, rows, began, state.batch_sums[:, chunk])
+            view = View(self.evaluation, rows, began, state.batch_sums[:, chunk], chunk)
             for observer in due:
                 observer.record(step, chunk, view)
         if any(isinstance(o.observer, BatchLoss) for o in due):

@@ -106,11 +106,14 @@ class Evaluation:
             losses = losses + 0.5 * penalty * rows.square().sum(1)
         return losses
 
-    def measured(self, rows, X, y, *, gradient: bool = False) -> Measured:
-        """Means over a whole data set, the same for all copies, a part of it at a time."""
+    def measured(self, rows, X, y, own=None, *, gradient: bool = False) -> Measured:
+        """Means over a whole data set, the same for all copies, a part of it at a time.
+
+        ``own`` (copies, N): targets of each copy instead of ``y``.
+        """
         rows = rows.to(device=self.device, dtype=self.kind)
         if self.normalised and self.surface.batch_norm == "recalibrate" and not gradient:
-            return self.recalibrated(rows, X, y)
+            return self.recalibrated(rows, X, y, own)
         copies, n = len(rows), len(X)
         views = self.layout.views(rows)
         whole = self.normalised and self.training == "batch"  # statistics of all at once
@@ -123,6 +126,7 @@ class Evaluation:
             some, targets = self.given(X[part], y[part])
             x = some.expand(copies, *some.shape)
             t = targets.expand(copies, *targets.shape)
+            t = t if own is None else own[:, part].to(self.device)
             if gradient:
                 own = torch.empty_like(slope)
                 weights = torch.full(t.shape[:2], 1 / n, dtype=self.kind)
@@ -141,10 +145,10 @@ class Evaluation:
                 slope += self.surface.l2 * rows
         return Measured(loss, right if labels else None, slope)
 
-    def recalibrated(self, rows: torch.Tensor, X: torch.Tensor, y: torch.Tensor) -> Measured:
+    def recalibrated(self, rows: torch.Tensor, X, y, own=None) -> Measured:
         """`measured` with the statistics of the training set, averaged over batches of it."""
         found = []
-        for row in rows:
+        for k, row in enumerate(rows):
             module = self.surface.with_parameters(row.cpu().numpy()).to(self.device, self.kind)
             parts = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
             for part in parts:
@@ -157,7 +161,7 @@ class Evaluation:
                     module(self.given(self.surface.X[some], self.surface.y[some])[0])
             for part in parts:
                 part.eval()
-            found.append(self.of_module(module, X, y))
+            found.append(self.of_module(module, X, y if own is None else own[k]))
         loss, right = zip(*found, strict=True)
         loss = torch.tensor(loss, dtype=torch.float64)
         if self.surface.l2:

@@ -126,9 +126,11 @@ OBSERVERS = (Loss, Accuracy, BatchLoss, GradientNorm, WeightNorm, Distance, Reco
 class View:
     """Some replicas at one step, as observers see them; what two of them need is computed once."""
 
-    def __init__(self, evaluation: Any, rows: torch.Tensor, began: torch.Tensor, batch_sums: Any):
+    def __init__(self, evaluation: Any, rows: torch.Tensor, began, batch_sums, places: np.ndarray):
         self.evaluation, self.rows, self.began = evaluation, rows, began
-        self.batch_sums = batch_sums
+        self.batch_sums, self.labels = batch_sums, None
+        if evaluation.surface.labels is not None:
+            self.labels = evaluation.surface.labels.of(places)
         self.known: dict[int, Any] = {}
 
     def of(self, data: Any) -> Any:
@@ -137,13 +139,15 @@ class View:
         if key not in self.known:
             surface = self.evaluation.surface
             X, y = (surface.X, surface.y) if data is None else data
-            self.known[key] = self.evaluation.measured(self.rows, X, y)
+            own = self.labels if data is None else None
+            self.known[key] = self.evaluation.measured(self.rows, X, y, own)
         return self.known[key]
 
     def gradient(self) -> torch.Tensor:
         """Of the loss on all training data, (copies, dim)."""
         surface = self.evaluation.surface
-        found = self.evaluation.measured(self.rows, surface.X, surface.y, gradient=True)
+        data = (surface.X, surface.y, self.labels)
+        found = self.evaluation.measured(self.rows, *data, gradient=True)
         return found.gradient.cpu()
 
 

@@ -11,8 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from langevin.checks import whole_number
 from langevin.errors import ParameterError
 from langevin.neural import stacked
+from langevin.neural.labels import Labels, noisy
 
 BATCH_NORM = ("batch", "eval", "recalibrate")
 EXAMPLES = 4096  # of the data that are evaluated at once
@@ -55,6 +57,11 @@ class NeuralSurface:
     it is given, in training and in measurements; "recalibrate", the batch's in training and those
     of the whole training set in measurements; "eval", always those in the module's buffers.
 
+    ``label_noise`` replaces a share of the labels as `corrupt_labels` with the seed ``label_seed``
+    does (without it the data set's own, or 0). Arrays (n_replicas,) of shares or seeds are a grid
+    in one run: a replica trains, and its training loss and accuracy are measured, on labels of its
+    own; ``y`` and what knows no replica keep the labels as given, see `of_replica`.
+
     Raises ParameterError for data that do not fit the module.
     """
 
@@ -66,6 +73,9 @@ class NeuralSurface:
         loss: str | Callable = "cross_entropy",
         l2: float = 0.0,
         batch_norm: str = "batch",
+        label_noise: Any = None,
+        label_seed: Any = None,
+        noisy_label: str = "any",
     ):
         if not isinstance(module, nn.Module):
             raise ParameterError(
@@ -74,6 +84,13 @@ class NeuralSurface:
             )
         self.module = copy.deepcopy(module)
         self.X, self.y = pair("NeuralSurface", dataset)
+        self.labels: Labels | None = None  # of each replica, where they differ
+        if label_noise is not None:
+            self.labels = noisy(dataset, self.y, label_noise, label_seed, noisy_label)
+            if not self.labels.which.size:
+                self.y, self.labels = self.labels.table[0], None
+        elif label_seed is not None:
+            raise ParameterError("NeuralSurface(label_seed=...): give label_noise= with it.")
         if batch_norm not in BATCH_NORM:
             raise ParameterError(
                 f"NeuralSurface(batch_norm={batch_norm!r}): choose one of {', '.join(BATCH_NORM)}."
@@ -139,6 +156,15 @@ class NeuralSurface:
                 f"NeuralSurface: the loss gives shape {tuple(losses.shape)}, needed: one number an "
                 f"example, ({len(outputs)},)."
             )
+
+    def of_replica(self, number: int) -> NeuralSurface:
+        """This surface with the labels of one place of a run, where label_noise is an array."""
+        if self.labels is None:
+            return self
+        number = whole_number("number", number, 0, len(self.labels.which) - 1)
+        own = copy.copy(self)
+        own.y, own.labels = self.labels.of(np.array([number]))[0], None
+        return own
 
     def target(self, y: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
         """Targets as the loss takes them: numbers in the parameters' precision, or labels."""

@@ -164,6 +164,11 @@ def _check(surface: Any, dynamics: Any, n_replicas: int) -> None:
         )
     if isinstance(dynamics, Underdamped) and np.any(np.asarray(dynamics.masses) != 1):
         raise ParameterError(f"{dynamics!r}: the parameters of a network have the mass 1.")
+    if surface.labels is not None and len(surface.labels.which) != n_replicas:
+        raise ParameterError(
+            f"label_noise has {len(surface.labels.which)} values but n_replicas={n_replicas}: give "
+            "one share, or one per replica."
+        )
     names = ("learning_rate", "batch_size", "momentum", "weight_decay", "clip_norm")
     for name in (*names, "temperature", "friction", "dt"):
         value = getattr(dynamics, name, 0.0)
