@@ -48,12 +48,20 @@ class UnavailableError(LangevinError, RuntimeError):
     """A device, an optional package or a file that this machine lacks."""
 
 
+class OutOfMemoryError(LangevinError, MemoryError):
+    """A run that needs more memory than there is, even one replica at a time."""
+
+
 class DataError(LangevinError, ValueError):
     """A data file that is empty, truncated, corrupt, or not what its name says."""
 
 
 class IncompleteDataWarning(UserWarning):
     """A data set of which only a part is there."""
+
+
+class MemoryWarning(UserWarning):
+    """Memory that ran out, so that a run goes on with fewer replicas at once."""
 
 
 class ConvergenceWarning(UserWarning):

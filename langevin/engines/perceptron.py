@@ -111,6 +111,8 @@ class Perceptron:
         if self.y.dtype.kind == "f":
             self.y = np.ascontiguousarray(self.y.reshape(len(self.y), -1), self.kind)
         self.y = self.y.astype(np.int64) if self.y.dtype.kind == "i" else self.y
+        labels = surface.labels
+        self.tables = None if labels is None else (labels.table.numpy(), labels.which)
         self.dim, self.penalty = surface.dim, self.kind.type(surface.l2)
         name = surface.loss_name
         self.slope = compiling.load(perceptron_source(dtype, name, None))
@@ -135,29 +137,32 @@ class Perceptron:
             own.gradient = np.empty(self.dim, self.kind)
         return own.layers, own.index, own.gradient
 
-    def train(self, rows, places, table, noises, ident, step, drawn) -> np.ndarray:
+    def train(self, rows, places, table, noises, replica, step, drawn) -> np.ndarray:
         """Moves a replica's ``rows`` (dim,) by ``len(places)`` steps; the mini-batches' losses.
 
         ``places`` (steps, 3) are sizes, epochs and offsets of mini-batches, ``table`` (steps,
-        coefficients); ``drawn`` is an `Indices`, or None for all examples.
+        coefficients); ``replica`` its place in the run and its number; ``drawn`` an `Indices`, or
+        None for all examples.
         """
         layers, index, gradient = self._scratch(int(places[:, 0].max()))
         memory = gradient, layers, index
-        return self._run(self.fused, (*rows, *noises), memory, places, table, ident, step, drawn)
+        return self._run(self.fused, (*rows, *noises), memory, places, table, replica, step, drawn)
 
-    def gradient(self, row, out, places, ident, step, drawn) -> float:
+    def gradient(self, row, out, places, replica, step, drawn) -> float:
         """The loss of one mini-batch; its gradient goes to ``out`` (dim,)."""
         layers, index, _ = self._scratch(int(places[0, 0]))
         table = np.empty((1, 0), self.kind)
         memory = out, layers, index
-        return float(self._run(self.slope, (row,), memory, places, table, ident, step, drawn)[0])
+        return float(self._run(self.slope, (row,), memory, places, table, replica, step, drawn)[0])
 
-    def _run(self, kernel, rows, memory, places, table, ident, step, drawn) -> np.ndarray:
+    def _run(self, kernel, rows, memory, places, table, replica, step, drawn) -> np.ndarray:
         gradient, scratch, index = memory
+        place, ident = replica
+        y = self.y if self.tables is None else self.tables[0][self.tables[1][place]]
         trace = np.empty(len(places))
         numbers = ALL if drawn is None else drawn.numbers
         kernel(
-            *rows, gradient, self.X, self.y, self.layers, self.slopes, scratch, index, trace,
+            *rows, gradient, self.X, y, self.layers, self.slopes, scratch, index, trace,
             places, table, self.penalty, np.uint64(ident), np.int64(step), *numbers,
         )  # fmt: skip
         return trace

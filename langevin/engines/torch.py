@@ -19,6 +19,7 @@ from langevin.engines import compiling, perceptron
 from langevin.engines.streams import Indices, Normals, Update
 from langevin.engines.windows import EPOCH, OFFSET, RATE, SIZE, Schedules
 from langevin.neural.evaluation import Evaluation
+from langevin.neural.memory import Chunks
 from langevin.neural.observers import BatchLoss, View
 from langevin.preparation import LIMIT
 from langevin.schedules import Schedule
@@ -65,7 +66,7 @@ class Engine:
         self.compiled = None
         if layers is not None:
             self.compiled = perceptron.Perceptron(layers, surface, self.update, self.dtype)
-        self.chunks = self._chunks()
+        self.chunks = Chunks(self._chunks(), self._task())
         self.window = self._window()
         self.normals: dict[int, Normals] = {}
         self.pool = ThreadPoolExecutor(self.threads)
@@ -103,6 +104,11 @@ class Engine:
         return found
 
     @property
+    def fused(self) -> bool:
+        """Whether gradient and update are one compiled loop."""
+        return bool(self.compiled and self.compiled.fused and self.clip is None)
+
+    @property
     def how(self) -> str:
         """How gradients are computed, in words."""
         return "compiled" if self.compiled else self.evaluation.how
@@ -113,6 +119,14 @@ class Engine:
             return WINDOW
         seconds = (self.surface.dim * (6.0 * self.sizes + 100)).sum() / (SPEED * self.threads)
         return int(np.clip(WINDOW_SECONDS / seconds, 1, 8192))
+
+    def _task(self) -> str:
+        """What one replica computes at a time, in words."""
+        shape = tuple(self.surface.X.shape[1:])
+        return (
+            f"one network of {self.surface.dim:,} parameters on {int(self.sizes.max()):,} examples "
+            f"of shape {shape} in {self.dtype}"
+        )
 
     def start(self, start: Any) -> State:
         """Each replica's parameters at step 0."""
@@ -141,26 +155,38 @@ class Engine:
     def advance(self, state: State, begin: int, end: int) -> None:
         """Steps begin + 1 ... end of all replicas that have not diverged."""
         window = self.schedule.window(begin, end) if self.schedule.rows else None
-        alive = [(k, chunk[state.fate[chunk] < 0]) for k, chunk in enumerate(self.chunks)]
-        alive = [(k, chunk) for k, chunk in alive if len(chunk)]
-        task = self._chunk
-        if self.compiled and self.compiled.fused and self.clip is None:
-            task = self._fused
+        alive = [k for k, chunk in enumerate(self.chunks) if (state.fate[chunk] < 0).any()]
+
+        def move(number: int) -> None:
+            self.chunks.work(number, lambda k, c: self._alive(k, state, c, begin, end, window))
+
         # torch.func puts parameters into the module itself, which two threads must not do at once.
         if self.evaluation.how != "batched" or len(alive) < 2:
-            for k, chunk in alive:
-                task(k, state, chunk, begin, end, window)
+            for k in alive:
+                move(k)
+            self.chunks.tell()
             return
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a chunk a core, not an operation on all of them
         try:
-            begun = [
-                self.pool.submit(task, k, state, chunk, begin, end, window) for k, chunk in alive
-            ]
-            for one in begun:
-                one.result()
+            for task in [self.pool.submit(move, k) for k in alive]:
+                task.result()
         finally:
             torch.set_num_threads(threads)
+        self.chunks.tell()
+
+    def _alive(self, number: int, state: State, chunk, begin: int, end: int, window) -> None:
+        """`_chunk` for those that have not diverged; the state is as it was if that fails."""
+        chunk = chunk[state.fate[chunk] < 0]
+        if not len(chunk):
+            return
+        kept = state.positions[:, chunk]
+        try:
+            task = self._fused if self.fused else self._chunk
+            task(number, state, chunk, begin, end, window)
+        except BaseException:
+            state.positions[:, chunk] = kept
+            raise
 
     def _fused(self, number: int, state: State, chunk, begin: int, end: int, window) -> None:
         """The steps of replicas whose network is compiled together with its update."""
@@ -174,13 +200,13 @@ class Engine:
             one = np.array([r])
             draw = self._draw(one)
             if not self.update.n_normals:
-                trace[:, c] = self.compiled.train(*given, [], self.ids[r], begin, draw)
+                trace[:, c] = self.compiled.train(*given, [], (r, self.ids[r]), begin, draw)
                 continue
             for k, step in enumerate(steps):
                 noises = [z[0] for z in self._noises(number, one, step)]
                 at = slice(k, k + 1)
-                rows, ident = given[0], self.ids[r]
-                some = places[at], table[at], noises, ident, step, draw
+                rows, replica = given[0], (r, self.ids[r])
+                some = places[at], table[at], noises, replica, step, draw
                 trace[at, c] = self.compiled.train(rows, *some)
         self._settle(state, chunk, trace, begin)
 
@@ -206,8 +232,8 @@ class Engine:
             now = None if window is None else window[:, [step - begin]]
             if self.compiled:
                 places = self._places(self.sizes[chunk], batch, now)
-                ids, slopes = self.ids[chunk], out.numpy()
-                given = zip(rows[0], slopes, places[:, None], ids, strict=True)
+                replicas = zip(chunk, self.ids[chunk], strict=True)
+                given = zip(rows[0], out.numpy(), places[:, None], replicas, strict=True)
                 losses = [self.compiled.gradient(*some, batch, draw) for some in given]
             else:
                 X, y, share = self._batch(draw, chunk, batch, now) if draw else self._all(chunk)
@@ -312,12 +338,17 @@ class Engine:
         due = [o for o in self.observers if step in o.due]
         if not due:
             return
-        for chunk in self.chunks:
+
+        def measure(number: int, chunk: np.ndarray) -> None:
             rows = torch.from_numpy(np.ascontiguousarray(state.positions[0][chunk]))
             began = torch.from_numpy(np.ascontiguousarray(state.began[chunk]))
             view = View(self.evaluation, rows, began, state.batch_sums[:, chunk], chunk)
             for observer in due:
                 observer.record(step, chunk, view)
+
+        for number in range(len(self.chunks)):
+            self.chunks.work(number, measure)
+        self.chunks.tell()
         if any(isinstance(o.observer, BatchLoss) for o in due):
             state.batch_sums[...] = 0
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from langevin.neural import stacked
+from langevin.neural.memory import out_of_memory
 
 CHUNK = 4096  # examples at once, times copies
 
@@ -67,6 +68,8 @@ class Evaluation:
         try:
             return self.forward(parameters, buffers, X)
         except Exception as error:  # a user's module: vmap's refusals have no type of their own
+            if out_of_memory(error):
+                raise
             self.forward = stacked.looped(self.module, self.training)
             first = (
                 str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

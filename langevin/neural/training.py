@@ -13,7 +13,13 @@ from langevin.checkpoint import Checkpoint
 from langevin.checks import one_of, whole_number
 from langevin.dynamics import SGD, Adam, Underdamped
 from langevin.engines.torch import Engine, next_stop
-from langevin.errors import CheckpointError, DivergenceError, ParameterError, UnavailableError
+from langevin.errors import (
+    CheckpointError,
+    DivergenceError,
+    OutOfMemoryError,
+    ParameterError,
+    UnavailableError,
+)
 from langevin.neural.observers import Bound
 from langevin.neural.result import NetworkResult
 from langevin.progress import interruptible, progress_bar
@@ -71,7 +77,15 @@ def simulate_network(
     }
     began = time.perf_counter()
     engine = Engine(surface, dynamics, run, bound)
-    state = engine.start(start)
+    try:
+        state = engine.start(start)
+    except MemoryError as error:
+        size = n_replicas * surface.dim * np.dtype(dtype).itemsize / 2**30
+        raise OutOfMemoryError(
+            f"n_replicas={n_replicas:,} networks of {surface.dim:,} parameters take {size:,.1f} "
+            f"GiB in {dtype}, several times that with their gradients: more than there is "
+            f"({error}). Use fewer replicas, or run them in parts with first_replica=."
+        ) from error
     done = resumed_at = 0
     saved, failure = None, None
     with contextlib.ExitStack() as stack:
