@@ -476,6 +476,61 @@ def test_a_training_that_cannot_be_is_refused(dynamics, options, words):
         train(NeuralSurface(classifier(), (X, Y)), dynamics, **options)
 
 
+NOTHING = float("nan")
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        ((X[:, :4], Y), "cannot take X of shape"),
+        ((X, Y + 1), "labels from 1 to 3"),
+        ((X, Y - 1), "labels from -1 to 1"),
+        ((X, Y[:5]), "as many targets"),
+        ((X, Y.double()), "cannot take outputs"),
+        ((X * NOTHING, Y), "X holds NaN"),
+        (X, "must be a pair"),
+        ((X, ["a"] * 60), "must be a pair"),
+        ((X[:0], Y[:0]), "at least one"),
+    ],
+)
+def test_bad_data_are_refused_before_anything_is_trained(data, words):
+    surface = NeuralSurface(classifier(), (X, Y))
+    for refused in (
+        lambda: NeuralSurface(classifier(), data),
+        lambda: surface.energy(surface.flat(), data),
+        lambda: train(surface, lv.SGD(0.1, 8), observe=neural.Loss(data)),
+        lambda: train(surface, lv.SGD(0.1, 8), observe=neural.Accuracy(data, name="held_out")),
+    ):
+        with pytest.raises(ParameterError, match=words):
+            refused()
+    numbers_of = (X, X[:, 0] * NOTHING)
+    with pytest.raises(ParameterError, match="y holds NaN"):
+        NeuralSurface(nn.Linear(5, 1).double(), numbers_of, loss="squared")
+
+
+def test_labels_of_any_whole_type_and_lists_are_the_same():
+    surface = NeuralSurface(classifier(), (X, Y))
+    expected = train(surface, lv.SGD(0.1, 8), observe=neural.Accuracy((X, Y)))
+    for x, y in ((X.numpy(), Y.int()), (X.tolist(), Y.tolist()), (X, Y.numpy().astype(np.uint8))):
+        own = NeuralSurface(classifier(), (x, y))
+        found = train(own, lv.SGD(0.1, 8), observe=neural.Accuracy((x, y)))
+        if isinstance(x, list):  # torch makes float32 of lists
+            continue
+        np.testing.assert_array_equal(found.positions, expected.positions)
+        np.testing.assert_array_equal(found["accuracy"].values, expected["accuracy"].values)
+
+
+def test_two_observers_of_one_data_set_share_its_evaluation(monkeypatch):
+    surface, counted = NeuralSurface(classifier(), (X, Y)), []
+    measured = Evaluation.measured
+    monkeypatch.setattr(
+        Evaluation, "measured", lambda *a, **o: counted.append(1) or measured(*a, **o)
+    )
+    test = (numbers(30, 5, seed=7).numpy(), np.arange(30) % 3)
+    train(surface, lv.SGD(0.1, 8), observe=(neural.Loss(test, every=50), neural.Accuracy(test, 50)))
+    assert len(counted) == 1
+
+
 def test_a_formula_refuses_adam():
     with pytest.raises(ParameterError, match="instance such as"):
         train(lv.surfaces.double_well(), lv.Adam(0.1, 8))

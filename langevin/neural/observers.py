@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,22 @@ class Record:
 
 
 OBSERVERS = (Loss, Accuracy, BatchLoss, GradientNorm, WeightNorm, Distance, Record)
+
+
+def fitting(surface: Any, observers: tuple) -> tuple:
+    """The observers with their data as tensors, the same ones for the same data.
+
+    Raises ParameterError for data that the surface's module or loss cannot take.
+    """
+    known, found = {}, []
+    for observer in observers:
+        data = getattr(observer, "data", None) if isinstance(observer, OBSERVERS) else None
+        if data is not None:
+            if id(data) not in known:
+                known[id(data)] = surface.check(f"{observer.name}: data", data)
+            observer = replace(observer, data=known[id(data)])
+        found.append(observer)
+    return tuple(found)
 
 
 class View:

@@ -120,42 +120,47 @@ class NeuralSurface:
         """How many examples there are."""
         return len(self.X)
 
-    def check(self) -> None:
-        """Refuses data that the module or the loss cannot take, by trying two examples."""
-        few = slice(0, min(2, self.n_examples))
+    def check(self, who: str = "NeuralSurface", data: Any = None) -> tuple:
+        """The data as tensors, by default the training data, if module and loss take two of them.
+
+        Raises ParameterError, which begins with ``who``.
+        """
+        X, y = (self.X, self.y) if data is None else pair(who, data)
+        few = slice(0, min(2, len(X)))
         kind = next(self.module.parameters()).dtype
-        X = self.X[few].to(kind) if self.X.is_floating_point() else self.X[few]
+        x = X[few].to(kind) if X.is_floating_point() else X[few]
         plain = stacked.with_statistics(self.module, "running").eval()
         try:
             with torch.no_grad():
-                outputs = plain(X)
+                outputs = plain(x)
         except Exception as error:  # whatever a user's module raises
             raise ParameterError(
-                f"NeuralSurface: the module cannot take X of shape {tuple(self.X.shape)} and type "
-                f"{self.X.dtype}: {error}. Give examples of the shape that it was made for."
+                f"{who}: the module cannot take X of shape {tuple(X.shape)} and type "
+                f"{X.dtype}: {error}. Give examples of the shape that it was made for."
             ) from error
         labels = self.loss_name == "cross_entropy"
-        if labels and outputs.ndim == 2 and not self.y.is_floating_point():
-            low, high = int(self.y.min()), int(self.y.max())
+        if labels and outputs.ndim == 2 and not y.is_floating_point():
+            low, high = int(y.min()), int(y.max())
             if low < 0 or high >= outputs.shape[1]:
                 raise ParameterError(
-                    f"NeuralSurface: labels from {low} to {high}, but the module has "
+                    f"{who}: labels from {low} to {high}, but the module has "
                     f"{outputs.shape[1]} outputs. Give labels from 0 to {outputs.shape[1] - 1}."
                 )
         try:
-            losses = self.loss(outputs, self.target(self.y[few], kind))
+            losses = self.loss(outputs, self.target(y[few], kind))
             good = losses.shape == (len(outputs),)
         except Exception as error:
             raise ParameterError(
-                f"NeuralSurface: the loss {self.loss_name!r} cannot take outputs of shape "
-                f"{tuple(outputs.shape)} and targets {tuple(self.y.shape)} of {self.y.dtype}: "
+                f"{who}: the loss {self.loss_name!r} cannot take outputs of shape "
+                f"{tuple(outputs.shape)} and targets {tuple(y.shape)} of {y.dtype}: "
                 f"{error}."
             ) from error
         if not good:
             raise ParameterError(
-                f"NeuralSurface: the loss gives shape {tuple(losses.shape)}, needed: one number an "
+                f"{who}: the loss gives shape {tuple(losses.shape)}, needed: one number an "
                 f"example, ({len(outputs)},)."
             )
+        return X, y
 
     def of_replica(self, number: int) -> NeuralSurface:
         """This surface with the labels of one place of a run, where label_noise is an array."""
@@ -204,7 +209,7 @@ class NeuralSurface:
         if points.ndim == 0 or points.shape[-1] != self.dim:
             raise ParameterError(f"points of shape {points.shape}: needs (..., {self.dim}).")
         rows = torch.as_tensor(points.reshape(-1, self.dim))
-        X, y = (self.X, self.y) if data is None else pair("energy: data", data)
+        X, y = (self.X, self.y) if data is None else self.check("energy: data", data)
         found = Evaluation(self, rows.dtype).measured(rows, X, y, gradient=gradient)
         losses = found.loss.numpy().reshape(points.shape[:-1])
         return losses, found.gradient.numpy().reshape(points.shape) if gradient else None
@@ -218,7 +223,10 @@ class NeuralSurface:
 
 
 def pair(who: str, dataset: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """A data set as two tensors of the same length; raises ParameterError otherwise."""
+    """A data set as two tensors of the same length, whole-number targets as int64.
+
+    Raises ParameterError, which begins with ``who``.
+    """
     try:
         X, y = dataset
         X, y = torch.as_tensor(X), torch.as_tensor(y)
@@ -233,4 +241,8 @@ def pair(who: str, dataset: Any) -> tuple[torch.Tensor, torch.Tensor]:
         )
     if X.is_floating_point() and not torch.isfinite(X).all():
         raise ParameterError(f"{who}: X holds NaN or infinite numbers.")
+    if not y.is_floating_point():
+        return X, y.long()
+    if not torch.isfinite(y).all():
+        raise ParameterError(f"{who}: y holds NaN or infinite numbers.")
     return X, y

@@ -20,7 +20,7 @@ from langevin.errors import (
     ParameterError,
     UnavailableError,
 )
-from langevin.neural.observers import Bound
+from langevin.neural.observers import Bound, fitting
 from langevin.neural.result import NetworkResult
 from langevin.progress import interruptible, progress_bar
 from langevin.schedules import Schedule
@@ -62,6 +62,7 @@ def simulate_network(
         )
     _check(surface, dynamics, n_replicas)
     given = tuple(observe) if isinstance(observe, (tuple, list)) else (observe,)
+    given = fitting(surface, given)
     bound = [Bound(observer, n_replicas, n_steps, burn_in) for observer in given]
     names = [b.name for b in bound]
     if len(set(names)) < len(names):
