@@ -234,6 +234,26 @@ def test_corrupt_compressed_files_are_named(tmp_path, suffix, harm):
     assert (published in str(raised.value)) == (suffix == ".gz")
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+@pytest.mark.parametrize("stem", [IMAGES, LABELS])
+def test_damage_anywhere_is_named_or_harmless(tmp_path, suffix, stem):
+    write_mnist(tmp_path, suffix=suffix)
+    path, whole = tmp_path / f"{stem}{suffix}", data.mnist(folder=tmp_path)
+    content, named = path.read_bytes(), 0
+    for place in np.linspace(0, len(content) - 1, 40).astype(int):
+        flipped = bytearray(content)
+        flipped[place] ^= 0x10
+        for damaged in (content[:place], bytes(flipped)):
+            path.write_bytes(damaged)
+            try:
+                found = data.mnist(folder=tmp_path)
+            except DataError as error:
+                named += str(path) in str(error)
+            else:  # the time or the system in gzip's header
+                assert torch.equal(found.X, whole.X) and torch.equal(found.y, whole.y)
+    assert named >= 70
+
+
 @pytest.mark.parametrize(
     "name, content, said",
     [
