@@ -100,16 +100,16 @@ def test_a_vmapped_module_stays_vmapped(monkeypatch):
     whole = train(Convolution())
     outputs, failed = Evaluation.outputs, []
 
-    def lacking(self, parameters, given, sink=None):
+    def lacking(self, parameters, given, sink=None, draw=None):
         forward = self.forward
 
-        def fails(parameters, buffers, x):
+        def fails(parameters, buffers, x, draw=None):
             failed.append(len(x))
             raise RuntimeError(SAID)
 
         self.forward = fails if len(given) > 2 else forward
         try:
-            return outputs(self, parameters, given, sink)
+            return outputs(self, parameters, given, sink, draw)
         finally:
             if self.forward is fails:
                 self.forward = forward

@@ -34,7 +34,6 @@ FUNCTIONS = {
     F.sigmoid: SIGMOID, torch.sigmoid: SIGMOID, "sigmoid": SIGMOID, nn.Sigmoid: SIGMOID,
 }  # fmt: skip
 FLAT = {torch.flatten, "flatten", "view", "reshape", nn.Flatten}
-NOTHING = {nn.Identity, nn.Dropout}  # dropout is off where a module was found to be batched
 
 
 def layers_of(surface: Any, forward: Any) -> tuple[np.ndarray, list[float]] | None:
@@ -56,7 +55,8 @@ def layers_of(surface: Any, forward: Any) -> tuple[np.ndarray, list[float]] | No
             break
         part = forward.modules[node.target] if node.op == "call_module" else None
         key = type(part) if part is not None else node.target
-        if key in NOTHING:
+        off = key is nn.Dropout and (part.p == 0 or not part.training)
+        if key is nn.Identity or off:
             continue
         if key in FLAT:
             flat = True

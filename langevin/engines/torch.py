@@ -18,6 +18,7 @@ from langevin.dynamics import Adam
 from langevin.engines import compiling, perceptron
 from langevin.engines.streams import Indices, Normals, Update
 from langevin.engines.windows import EPOCH, OFFSET, RATE, SIZE, Schedules
+from langevin.neural.dropout import Draw
 from langevin.neural.evaluation import Evaluation
 from langevin.neural.memory import Chunks
 from langevin.neural.observers import BatchLoss, View
@@ -237,7 +238,9 @@ class Engine:
                 losses = [self.compiled.gradient(*some, batch, draw) for some in given]
             else:
                 X, y, share = self._batch(draw, chunk, batch, now) if draw else self._all(chunk)
-                losses = self.evaluation.gradient(weights, X, y, share, out, self.surface.l2)
+                noise = Draw(self.dtype, self.ids[chunk], batch, self.key)
+                l2 = self.surface.l2
+                losses = self.evaluation.gradient(weights, X, y, share, out, l2, noise)
             if self.clip is not None:
                 clipped(out, self.clip[chunk])
             return np.asarray(losses)

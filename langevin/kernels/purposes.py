@@ -11,6 +11,8 @@ class Purpose(IntEnum):
     PERMUTATION = 3  # key of a mini-batch permutation: (replica, step, 0, PERMUTATION)
     SHUFFLE = 4  # key of an epoch's permutation: (replica, epoch, 0, SHUFFLE)
     INITIAL = 5  # initialisation of a network: (replica, 0, 0, INITIAL)
+    DROPOUT = 6  # dropped units: (replica, gradient, unit // 4, DROPOUT + 256 layer)
+    MODULE = 7  # seed of a module that draws by itself: (replica, gradient, 0, MODULE)
     SUBSET = 16  # rank of an example of a data set: (example, 0, 0, SUBSET)
     NOISY = 17  # rank of an example among those whose label is replaced: (example, 0, 0, NOISY)
     LABEL = 18  # the label that replaces it: (example, 0, 0, LABEL)

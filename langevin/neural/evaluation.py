@@ -51,22 +51,27 @@ class Evaluation:
         return {n: b.expand(copies, *b.shape) for n, b in kept.items()}
 
     def losses(
-        self, parameters: dict, X: torch.Tensor, y: torch.Tensor, sink: Any = None
+        self, parameters: dict, X: torch.Tensor, y: torch.Tensor, sink: Any = None, draw: Any = None
     ) -> torch.Tensor:
         """Each example's loss, (copies, examples), for X (copies, examples, ...)."""
-        outputs = self.outputs(parameters, X, sink)
+        outputs = self.outputs(parameters, X, sink, draw)
         flat = self.surface.loss(outputs.flatten(0, 1), y.flatten(0, 1))
         return flat.view(outputs.shape[:2])
 
-    def outputs(self, parameters: dict, X: torch.Tensor, sink: Any = None) -> torch.Tensor:
-        """(copies, examples, ...); falls back to a loop where a module cannot be vmapped."""
+    def outputs(
+        self, parameters: dict, X: torch.Tensor, sink: Any = None, draw: Any = None
+    ) -> torch.Tensor:
+        """(copies, examples, ...); falls back to a loop where a module cannot be vmapped.
+
+        ``draw`` is the randomness of a step's dropout; without it nothing is dropped.
+        """
         buffers = self.stacked_buffers(len(X))
         if self.how == "batched":
-            return self.forward(parameters, buffers, X, sink)
+            return self.forward(parameters, buffers, X, sink, draw)
         if not self.how.startswith("vmap"):
-            return self.forward(parameters, buffers, X)
+            return self.forward(parameters, buffers, X, draw)
         try:
-            return self.forward(parameters, buffers, X)
+            return self.forward(parameters, buffers, X, draw)
         except Exception as error:  # a user's module: vmap's refusals have no type of their own
             if out_of_memory(error):
                 raise
@@ -75,16 +80,16 @@ class Evaluation:
                 str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             )
             self.how = f"a loop over replicas: {self.how.removeprefix('vmap: ')}; {first}"
-            return self.forward(parameters, buffers, X)
+            return self.forward(parameters, buffers, X, draw)
 
     def gradient(
         self, rows: torch.Tensor, X: torch.Tensor, y: torch.Tensor, weights: torch.Tensor,
-        out: torch.Tensor, penalty: float,
+        out: torch.Tensor, penalty: float, draw: Any = None,
     ) -> torch.Tensor:  # fmt: skip
         """Weighted losses (copies,) of mini-batches; their gradients go to ``out`` (copies, dim).
 
         ``weights`` (copies, examples): 1/S for the S examples of a batch, 0 for what pads it.
-        ``penalty/2 |theta|^2`` is in both.
+        ``penalty/2 |theta|^2`` is in both. ``draw`` as in `outputs`.
         """
         views = self.layout.views(rows)
         # Layers that write their own gradients need no leaves; others do.
@@ -94,7 +99,7 @@ class Evaluation:
         slopes = self.layout.views(out)
         with torch.enable_grad():
             sink = (token, slopes) if written else None
-            per_example = self.losses(views | leaves, X, y, sink)
+            per_example = self.losses(views | leaves, X, y, sink, draw)
             losses = (per_example * weights).sum(1)
             inputs = [*leaves.values(), *([token] if written else [])]
             found = torch.autograd.grad(losses.sum(), inputs, allow_unused=True)
@@ -154,6 +159,7 @@ class Evaluation:
         for k, row in enumerate(rows):
             module = self.surface.with_parameters(row.cpu().numpy()).to(self.device, self.kind)
             parts = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            module.eval()  # nothing is dropped
             for part in parts:
                 part.reset_running_stats()
                 part.momentum = None  # a plain average

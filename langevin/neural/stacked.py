@@ -1,13 +1,14 @@
 """The losses and gradients of many copies of a module at once, each with its own mini-batch.
 
 Copies are rows of one matrix of parameters. Modules whose parts are known (linear layers, the usual
-activations, flattening, batch normalisation, dropout switched off) are evaluated as batched matrix
-products over all copies; any other module by torch.func.vmap; and one that cannot be vmapped by a
+activations, flattening, batch normalisation, dropout) are evaluated as batched matrix products over
+all copies; any other module by torch.func.vmap; and one that cannot be vmapped by a
 loop over copies.
 """
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -98,8 +99,11 @@ class Batched:
         tied = len(list(module.parameters())) != len(list(module.named_parameters()))
         if tied or self.constants:
             raise Unknown("it uses parameters outside of layers")
+        self.dropouts = {}  # each use of dropout has a number, that its masks are drawn with
         for node in self.graph.nodes:
             self.check(node)
+            if self.dropout(node) is not None:
+                self.dropouts[node] = len(self.dropouts)
         used = [node.target for node in self.graph.nodes if node.op == "call_module"]
         self.linear = {  # parameters of layers that occur once: their gradients can be written
             f"{name[2:]}.{p}".lstrip(".")
@@ -110,18 +114,27 @@ class Batched:
         if any(isinstance(m, nn.Linear) and used.count(n) > 1 for n, m in self.modules.items()):
             self.linear = set()
 
+    def dropout(self, node: fx.Node) -> float | None:
+        """The probability at which a node drops units in training; None if it is no dropout."""
+        if node.op == "call_module" and isinstance(self.modules[node.target], nn.Dropout):
+            part = self.modules[node.target]
+            return part.p if part.training else 0.0
+        if node.op == "call_function" and node.target is F.dropout:
+            return node.kwargs["p"] if node.kwargs["training"] else 0.0
+        return None
+
     def check(self, node: fx.Node) -> None:
         """Raises Unknown for a part without a batched form."""
         if node.op == "call_module":
             part = self.modules[node.target]
             known = isinstance(part, (*POINTWISE_MODULES, nn.Linear, nn.Flatten, nn.BatchNorm1d))
-            off = isinstance(part, nn.Dropout) and (not part.training or part.p == 0)
+            known = known or isinstance(part, nn.Dropout)
             flat = not isinstance(part, nn.Flatten) or (part.start_dim, part.end_dim) == (1, -1)
-            if not ((known or off) and flat):
+            if not (known and flat):
                 raise Unknown(f"{type(part).__name__} ({node.target})")
         elif node.op == "call_function":
             flat = node.target is torch.flatten and tuple(node.args[1:]) == (1,)
-            if _is_shape(node) or _is_count(node):
+            if _is_shape(node) or _is_count(node) or node.target is F.dropout:
                 return
             if not (node.target in POINTWISE_FUNCTIONS or node.target in SUMS or flat):
                 raise Unknown(f"the function {getattr(node.target, '__name__', node.target)}")
@@ -141,11 +154,12 @@ class Batched:
         return _is_shape(node) or _is_count(node)
 
     def __call__(
-        self, parameters: dict, buffers: dict, x: torch.Tensor, sink: Any = None
+        self, parameters: dict, buffers: dict, x: torch.Tensor, sink: Any = None, draw: Any = None
     ) -> torch.Tensor:
         """Outputs (copies, examples, ...) for inputs (copies, examples, ...).
 
-        ``sink`` is a token and where each parameter's gradient goes, for `Linear`.
+        ``sink`` is a token and where each parameter's gradient goes, for `Linear`; ``draw`` makes
+        the masks of dropout.
         """
         values: dict[fx.Node, Any] = {}
 
@@ -159,6 +173,11 @@ class Batched:
                 return given(node.args[0])
             elif _is_shape(node) or _is_count(node):
                 values[node] = None  # of use to view() alone, which is flatten here
+            elif node in self.dropouts:
+                values[node] = kept = given(node.args[0])
+                p = self.dropout(node)
+                if p and draw is not None:
+                    values[node] = kept * draw.mask(self.dropouts[node], kept.shape, p)
             elif node.op == "call_module":
                 part = self.modules[node.target]
                 inputs = given(node.args)
@@ -192,8 +211,6 @@ class Batched:
             return x.flatten(2)
         if isinstance(part, nn.BatchNorm1d):
             return self.normalised(name, part, parameters, buffers, x)
-        if isinstance(part, nn.Dropout):
-            return x
         return part(x)
 
     def normalised(self, name: str, part, parameters: dict, buffers: dict, x) -> torch.Tensor:
@@ -225,31 +242,49 @@ def _is_count(node: Any) -> bool:
 
 
 def forward_pass(module: nn.Module, statistics: str) -> tuple[Callable, str]:
-    """``f(parameters, buffers, x)`` for all copies at once, and how it is done, in words.
+    """``f(parameters, buffers, x, draw)`` for all copies at once, and how it is done, in words.
 
-    ``parameters`` and ``buffers`` are dictionaries of (copies, *shape), x (copies, examples, ...).
+    ``parameters`` and ``buffers`` are dictionaries of (copies, *shape), x (copies, examples, ...);
+    without ``draw`` the module is in evaluation mode, its batch normalisation apart.
     """
     try:
         return Batched(module, statistics), "batched"
     except Unknown as why:
         reason = str(why)
-    plain = with_statistics(module, statistics)
+    noisy, quiet = _modes(module, statistics)
 
-    def one(parameters, buffers, x):
-        return torch.func.functional_call(plain, (parameters, buffers), (x,))
+    def vmapped(parameters, buffers, x, draw=None):
+        def one(parameters, buffers, x):
+            return torch.func.functional_call(
+                quiet if draw is None else noisy, (parameters, buffers), (x,)
+            )
 
-    return torch.func.vmap(one, randomness="error"), f"vmap: {reason}"
+        return torch.func.vmap(one, randomness="error")(parameters, buffers, x)
+
+    return vmapped, f"vmap: {reason}"
+
+
+def _modes(module: nn.Module, statistics: str) -> tuple[nn.Module, nn.Module]:
+    """The module as it is given, and in evaluation mode: where nothing is dropped."""
+    noisy = with_statistics(module, statistics)
+    return noisy, with_statistics(copy.deepcopy(module).eval(), statistics)
 
 
 def looped(module: nn.Module, statistics: str) -> Callable:
-    """The same by a loop over copies, for modules that cannot be vmapped."""
-    plain = with_statistics(module, statistics)
+    """The same by a loop over copies, for modules that cannot be vmapped.
 
-    def all_copies(parameters, buffers, x):
-        found = []
-        for k in range(len(x)):
-            own = ({n: p[k] for n, p in parameters.items()}, {n: b[k] for n, b in buffers.items()})
-            found.append(torch.func.functional_call(plain, own, (x[k],)))
+    Whatever they draw comes from a generator that is seeded anew for each copy and step.
+    """
+    noisy, quiet = _modes(module, statistics)
+
+    def all_copies(parameters, buffers, x, draw=None):
+        found, plain = [], quiet if draw is None else noisy
+        with torch.random.fork_rng(enabled=draw is not None):
+            for k in range(len(x)):
+                own = [{n: p[k] for n, p in given.items()} for given in (parameters, buffers)]
+                if draw is not None:
+                    torch.manual_seed(draw.seed(k))
+                found.append(torch.func.functional_call(plain, tuple(own), (x[k],)))
         return torch.stack(found)
 
     return all_copies
@@ -257,8 +292,6 @@ def looped(module: nn.Module, statistics: str) -> Callable:
 
 def with_statistics(module: nn.Module, statistics: str) -> nn.Module:
     """A copy whose batch normalisation takes the batch's statistics, or those of its buffers."""
-    import copy
-
     own = copy.deepcopy(module)
     for part in own.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
