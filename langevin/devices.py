@@ -64,6 +64,37 @@ def choose(device: str) -> Device:
     return Device("cuda", numbers, f"cuda:{shown} ({', '.join(present[k] for k in numbers)})")
 
 
+def for_networks(device: str) -> str:
+    """ "cpu" or torch's name of one GPU, such as "cuda:0", for the networks of a run.
+
+    Raises ParameterError for other text or several GPUs, UnavailableError where torch has none.
+    """
+    import torch
+
+    asked = check(device)
+    if device == "cpu":
+        return device
+    if not torch.cuda.is_available():
+        if device == "auto":
+            return "cpu"
+        why = "finds no GPU that works"
+        if torch.version.cuda is None:
+            why = "was built without CUDA: install one of https://pytorch.org that has it"
+        raise UnavailableError(
+            f"device={device!r}: torch.cuda is not available, PyTorch {torch.__version__} {why}. "
+            "Train with device='cpu'; device='auto' takes a GPU only where one works."
+        )
+    if asked == "all" or "," in asked:
+        raise ParameterError(
+            f"device={device!r}: networks train on one GPU, 'cuda' or 'cuda:1'. For several, run "
+            "parts of the ensemble with first_replica=, one process each."
+        )
+    number, present = int(asked or 0), torch.cuda.device_count()
+    if number >= present:
+        raise UnavailableError(f"device={device!r}: torch finds {present} GPUs, numbered from 0.")
+    return f"cuda:{number}"
+
+
 @functools.cache
 def why_no_gpu() -> str:
     """What is missing for a run on a GPU, with the way to get it; "" where nothing is."""

@@ -185,9 +185,10 @@ class Update:
                 dtype, source.step_source(self.step), _update_source(self.step)
             )
             self.parts = [(compiling.load(text), self.step.n_normals)]
+            self.texts = [source.step_source(self.step)]  # of each part's advance
             self.before = [True]
             return
-        self.rows, self.parts, self.before = ["x0", "v0"], [], []
+        self.rows, self.parts, self.before, self.texts = ["x0", "v0"], [], [], []
         self.step = Step(1, dynamics)
         self.carries = carries_letters(dynamics.splitting)
         for number, letters in enumerate(stretches(dynamics.splitting)):
@@ -195,8 +196,9 @@ class Update:
             text = source.module_source(dtype, part.text, _update_source(part))
             self.parts.append((compiling.load(text), part.n_normals))
             self.before.append(number > 0)
+            self.texts.append(part.text)
         if not self.parts[0][1] and stretches(dynamics.splitting)[0] == "":
-            del self.parts[0], self.before[0]
+            del self.parts[0], self.before[0], self.texts[0]
 
     @property
     def n_normals(self) -> int:

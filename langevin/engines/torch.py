@@ -49,10 +49,13 @@ class State:
 class Engine:
     """One training: ``advance`` moves all replicas; observers look between windows."""
 
+    place = torch.device("cpu")
+    side_by_side = True  # chunks, one thread each
+
     def __init__(self, surface: Any, dynamics: Any, run: dict[str, Any], observers: list[Any]):
         self.surface, self.dynamics, self.run, self.observers = surface, dynamics, run, observers
         self.dtype = run["dtype"]
-        self.evaluation = Evaluation(surface, getattr(torch, self.dtype))
+        self.evaluation = Evaluation(surface, getattr(torch, self.dtype), self.place)
         self.n = run["n_replicas"]
         self.key = (run["seed"] & 0xFFFFFFFF, run["seed"] >> 32)
         self.ids = run["first_replica"] + np.arange(self.n, dtype=np.uint64)
@@ -162,7 +165,7 @@ class Engine:
             self.chunks.work(number, lambda k, c: self._alive(k, state, c, begin, end, window))
 
         # torch.func puts parameters into the module itself, which two threads must not do at once.
-        if self.evaluation.how != "batched" or len(alive) < 2:
+        if not self.side_by_side or self.evaluation.how != "batched" or len(alive) < 2:
             for k in alive:
                 move(k)
             self.chunks.tell()
@@ -278,12 +281,13 @@ class Engine:
         sizes, epochs, offsets = np.ascontiguousarray(places.T)
         width = int(sizes.max())
         index = torch.from_numpy(draw.draw(step, sizes, epochs, offsets, width))
-        X = self.X.index_select(0, index.view(-1)).view(*index.shape, *self.X.shape[1:])
-        y = self.y.index_select(0, index.view(-1)).view(*index.shape, *self.y.shape[1:])
+        there = index.view(-1).to(self.place)
+        X = self.X.index_select(0, there).view(*index.shape, *self.X.shape[1:])
+        y = self.y.index_select(0, there).view(*index.shape, *self.y.shape[1:])
         if self.surface.labels is not None:
-            y = self.surface.labels.at(chunk, index)
+            y = self.surface.labels.at(chunk, index).to(self.place)
         share = (np.arange(width) < sizes[:, None]) / sizes[:, None]
-        return X, y, torch.from_numpy(share.astype(self.dtype))
+        return X, y, torch.from_numpy(share.astype(self.dtype)).to(self.place)
 
     def _places(self, sizes: Any, steps: Any, window: np.ndarray | None) -> np.ndarray:
         """Size, epoch and offset (..., 3) of mini-batches; ``sizes`` and ``steps`` broadcast."""
@@ -307,7 +311,7 @@ class Engine:
         X = self.X.expand(copies, *self.X.shape)
         labels = self.surface.labels
         y = self.y.expand(copies, *self.y.shape) if labels is None else labels.of(chunk)
-        return X, y, torch.full((copies, n), 1 / n, dtype=self.X.dtype)
+        return X, y.to(self.place), torch.full((copies, n), 1 / n, dtype=X.dtype, device=X.device)
 
     def _now(self, base: np.ndarray, steps: Any, window: np.ndarray | None) -> np.ndarray:
         """The coefficients (names, n) of steps: scheduled ones, Adam's corrections."""

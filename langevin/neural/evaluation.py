@@ -27,7 +27,7 @@ class Measured:
 class Evaluation:
     """A surface's loss for rows of parameters, in one precision and on one device."""
 
-    def __init__(self, surface: Any, kind: torch.dtype, device: str = "cpu"):
+    def __init__(self, surface: Any, kind: torch.dtype, device: Any = "cpu"):
         self.surface, self.kind, self.device = surface, kind, device
         self.module = copy.deepcopy(surface.module).to(device=device, dtype=kind)
         self.layout = surface.layout
@@ -127,7 +127,7 @@ class Evaluation:
         whole = self.normalised and self.training == "batch"  # statistics of all at once
         size = n if whole else max(1, CHUNK // copies)
         loss, right = torch.zeros(copies, dtype=torch.float64), torch.zeros(copies)
-        slope = torch.zeros(copies, self.layout.size, dtype=self.kind) if gradient else None
+        slope = torch.zeros_like(rows) if gradient else None
         labels = not y.is_floating_point() and y.ndim == 1
         for begin in range(0, n, size):
             part = slice(begin, min(n, begin + size))
@@ -137,7 +137,7 @@ class Evaluation:
             t = t if own is None else own[:, part].to(self.device)
             if gradient:
                 own = torch.empty_like(slope)
-                weights = torch.full(t.shape[:2], 1 / n, dtype=self.kind)
+                weights = torch.full(t.shape[:2], 1 / n, dtype=self.kind, device=self.device)
                 loss += self.gradient(rows, x, t, weights, own, 0.0).double().cpu()
                 slope += own
                 continue

@@ -110,10 +110,10 @@ class Record:
 
     def measure(self, view: View) -> np.ndarray:
         """(copies, ...)."""
-        found = []
+        found, evaluation = [], view.evaluation
+        views = evaluation.layout.views(view.rows.to(evaluation.device))
         for k in range(len(view.rows)):
-            parameters = {n: p[k] for n, p in view.evaluation.layout.views(view.rows).items()}
-            evaluation = view.evaluation
+            parameters = {n: p[k] for n, p in views.items()}
             value = self.function(evaluation.module, parameters, evaluation.buffers)
             value = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
             found.append(np.asarray(value, dtype=float))

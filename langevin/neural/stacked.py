@@ -177,7 +177,8 @@ class Batched:
                 values[node] = kept = given(node.args[0])
                 p = self.dropout(node)
                 if p and draw is not None:
-                    values[node] = kept * draw.mask(self.dropouts[node], kept.shape, p)
+                    mask = draw.mask(self.dropouts[node], kept.shape, p)
+                    values[node] = kept * mask.to(kept.device)
             elif node.op == "call_module":
                 part = self.modules[node.target]
                 inputs = given(node.args)

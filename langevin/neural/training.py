@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from langevin import information
 from langevin.checkpoint import Checkpoint
 from langevin.checks import one_of, whole_number
+from langevin.devices import for_networks
 from langevin.dynamics import SGD, Adam, Underdamped
 from langevin.engines.torch import Engine, next_stop
 from langevin.errors import (
@@ -18,7 +21,6 @@ from langevin.errors import (
     DivergenceError,
     OutOfMemoryError,
     ParameterError,
-    UnavailableError,
 )
 from langevin.neural.observers import Bound, fitting
 from langevin.neural.result import NetworkResult
@@ -56,10 +58,7 @@ def simulate_network(
     first_replica = whole_number("first_replica", first_replica, 0, 2**32 - n_replicas)
     one_of("dtype", dtype, ("float64", "float32"))
     one_of("on_divergence", on_divergence, ("stop", "absorb"))
-    if device != "cpu":
-        raise UnavailableError(
-            f"device={device!r}: networks train on device='cpu' in this version."
-        )
+    place = for_networks(device)
     _check(surface, dynamics, n_replicas)
     given = tuple(observe) if isinstance(observe, (tuple, list)) else (observe,)
     given = fitting(surface, given)
@@ -77,7 +76,7 @@ def simulate_network(
         "on_divergence": on_divergence,
     }
     began = time.perf_counter()
-    engine = Engine(surface, dynamics, run, bound)
+    engine = engine_on(place)(surface, dynamics, run, bound)
     try:
         state = engine.start(start)
     except MemoryError as error:
@@ -95,6 +94,7 @@ def simulate_network(
             saved = Checkpoint(checkpoint, checkpoint_every)
             stack.callback(saved.close)
             described = {"surface": surface, "module": surface.module, "dynamics": dynamics}
+            described |= {"device": place.partition(":")[0]}
             described |= {"observers": [(type(o).__name__, o.name) for o in given]}
             done = resumed_at = saved.start(described | run, state, bound)
             began -= saved.elapsed
@@ -119,6 +119,7 @@ def simulate_network(
         how=engine.how,
         observed={b.name: b.estimate(done) for b in bound},
         resumed_at=resumed_at,
+        device=place,
         provenance=information.provenance() | {"torch": information.version("torch") or ""},
     )
     if failure is not None:
@@ -127,6 +128,15 @@ def simulate_network(
     if on_divergence == "stop" and (state.fate >= 0).any():
         raise DivergenceError(_escaped(result), result)
     return result
+
+
+def engine_on(place: str) -> Callable[..., Engine]:
+    """The native engine on the CPU, tensors on a GPU."""
+    if place == "cpu":
+        return Engine
+    from langevin.engines.tensors import TensorEngine
+
+    return functools.partial(TensorEngine, device=place)
 
 
 def _train(engine, state, done, n_steps, stops, progress, saved) -> int:
