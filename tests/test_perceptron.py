@@ -40,9 +40,9 @@ def network():
     ).double()  # fmt: skip
 
 
-def train(dynamics, *, compiled=True, loss="cross_entropy", l2=0.0, n_replicas=3, **more):
+def train(dynamics, *, compiled=True, loss="cross_entropy", given=None, n_replicas=3, **more):
     y = LABELS if loss == "cross_entropy" else TARGETS
-    surface = NeuralSurface(network(), (X, y), loss=loss, l2=l2)
+    surface = NeuralSurface(network(), (X, y), loss=loss, **(given or {}))
     options = {"n_steps": 40, "seed": 4, "progress": False}
     observe = neural.BatchLoss(every=10)
     with pytest.MonkeyPatch.context() as patch:
@@ -57,16 +57,19 @@ def train(dynamics, *, compiled=True, loss="cross_entropy", l2=0.0, n_replicas=3
 
 assert {1, 30, 64, 150, 300} & set(range(BLOCK)) and BLOCK < 150  # one block of examples and more
 RUNS = {
-    "several sizes": (lv.SGD(0.1, [1, 30, 150], momentum=0.9), {"l2": 0.01}),
+    "several sizes": (lv.SGD(0.1, [1, 30, 150], momentum=0.9), {"given": {"l2": 0.01}}),
     "all at once": (lv.SGD(0.2, 300, sampling="without_replacement"), {"loss": "squared"}),
     "epochs": (lv.SGD(0.2, 70, sampling="epoch_shuffle", nesterov=True, momentum=0.5), {}),
     "schedules": (
         lv.SGD(Exponential(0.2, 30), Steps(20, (20,), 7.0), weight_decay=0.01),
         {"loss": "mse"},
     ),
-    "adam": (lv.Adam(0.01, 9), {"loss": "mse", "l2": 0.1}),
+    "adam": (lv.Adam(0.01, 9), {"loss": "mse", "given": {"l2": 0.1}}),
     "overdamped": (lv.Overdamped(1e-3, 0.05), {}),
     "averaged noise": (lv.Overdamped(1e-3, 0.05, integrator="leimkuhler_matthews"), {}),
+    "mini-batches and noise": (lv.Overdamped(1e-3, 0.05, batch_size=[3, 9, 200]), {}),
+    "clipped": (lv.SGD(0.5, 9, momentum=0.9, clip_norm=[0.05, 0.5, 50.0]), {}),
+    "noisy labels": (lv.SGD(0.5, 9), {"given": {"label_noise": [0.0, 0.5, 1.0]}}),
     "underdamped": (lv.Underdamped(1e-3, 1.0, 0.1, splitting="OBABO"), {"loss": "squared"}),
 }
 

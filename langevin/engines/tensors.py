@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from langevin.engines import compiling, source
-from langevin.engines.streams import Indices
 from langevin.engines.torch import Engine, clipped
 from langevin.neural.dropout import Draw
 
@@ -25,7 +24,7 @@ HELD = 200_000_000  # parameters of replicas that a GPU trains together
 class TensorEngine(Engine):
     """One training on a torch device, which mirrors `Engine` name for name."""
 
-    side_by_side = False
+    side_by_side = native = False
 
     def __init__(self, *arguments: Any, device: str):
         self.place = torch.device(device)
@@ -50,16 +49,13 @@ class TensorEngine(Engine):
 
     def _chunk(self, number: int, state: Any, chunk, begin: int, end: int, window) -> None:
         rows = [self.there(row[chunk]) for row in state.positions]
-        out, draw, trace = torch.empty_like(rows[0]), None, []
-        if self.stochastic:
-            n, sampling = self.surface.n_examples, self.dynamics.sampling
-            draw = Indices(sampling, n, self.ids[chunk], self.key)
+        out, draw, trace = torch.empty_like(rows[0]), self._draw(chunk), []
         base = self.coefficients
         base = base[:, chunk] if base.shape[1] > 1 else base
         limits = None if self.clip is None else self.clip[chunk].to(self.place)
 
         def slope(step: int, batch: int) -> torch.Tensor:
-            now = None if window is None else window[:, step - begin]
+            now = None if window is None else window[:, [step - begin]]
             X, y, share = self._batch(draw, chunk, batch, now) if draw else self._all(chunk)
             noise = Draw(self.dtype, self.ids[chunk], batch, self.key)
             given = (rows[0], X, y, share, out, self.surface.l2, noise)
@@ -71,7 +67,7 @@ class TensorEngine(Engine):
         if self.update.carries:
             slope(begin, begin * sum(self.update.before))
         for step in range(begin, end):
-            now = self._now(base, step, None if window is None else window[:, step - begin])
+            now = self._now(base, step, None if window is None else window[:, [step - begin]])
             coefficients = self.there(now).unsqueeze(2)
             noises = [self.there(each) for each in self._noises(number, chunk, step)]
             for part, before in enumerate(self.update.before):

@@ -51,6 +51,7 @@ class Engine:
 
     place = torch.device("cpu")
     side_by_side = True  # chunks, one thread each
+    native = True  # on the CPU, where perceptrons are compiled
 
     def __init__(self, surface: Any, dynamics: Any, run: dict[str, Any], observers: list[Any]):
         self.surface, self.dynamics, self.run, self.observers = surface, dynamics, run, observers
@@ -68,7 +69,7 @@ class Engine:
         self.threads = compiling.n_threads()
         layers = perceptron.trains(surface, self.evaluation)
         self.compiled = None
-        if layers is not None:
+        if layers is not None and self.native:
             self.compiled = perceptron.Perceptron(layers, surface, self.update, self.dtype)
         self.chunks = Chunks(self._chunks(), self._task())
         self.window = self._window()
