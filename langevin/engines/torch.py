@@ -28,7 +28,7 @@ from langevin.schedules import Schedule
 CACHED = 1_000_000  # parameters of a chunk of replicas
 SMALL = 200_000  # parameters of all replicas below which a second thread costs more than it gives
 WINDOW = 64  # steps of a chunk before the next one's turn
-WINDOW_SECONDS = 0.25  # that a window of compiled networks may take
+WINDOW_SECONDS = 0.5  # that a window of compiled networks may take
 SPEED = 8e10  # operations a second and core, roughly
 
 
@@ -161,6 +161,7 @@ class Engine:
         """Steps begin + 1 ... end of all replicas that have not diverged."""
         window = self.schedule.window(begin, end) if self.schedule.rows else None
         alive = [k for k, chunk in enumerate(self.chunks) if (state.fate[chunk] < 0).any()]
+        alive.sort(key=lambda k: -self.sizes[self.chunks[k]].sum())  # short ones fill the gaps
 
         def move(number: int) -> None:
             self.chunks.work(number, lambda k, c: self._alive(k, state, c, begin, end, window))
