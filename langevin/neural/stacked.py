@@ -1,9 +1,9 @@
 """The losses and gradients of many copies of a module at once, each with its own mini-batch.
 
 Copies are rows of one matrix of parameters. Modules whose parts are known (linear layers, the usual
-activations, flattening, batch normalisation, dropout) are evaluated as batched matrix products over
-all copies; any other module by torch.func.vmap; and one that cannot be vmapped by a
-loop over copies.
+activations, flattening, batch normalisation, dropout; on images convolutions and pooling) are
+evaluated as batched products over all copies; any other module by torch.func.vmap; and one that
+cannot be vmapped by a loop over copies.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
+
+from langevin.neural import images
 
 POINTWISE_MODULES = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Identity,
@@ -116,7 +118,8 @@ class Batched:
 
     def dropout(self, node: fx.Node) -> float | None:
         """The probability at which a node drops units in training; None if it is no dropout."""
-        if node.op == "call_module" and isinstance(self.modules[node.target], nn.Dropout):
+        kinds = (nn.Dropout, nn.Dropout2d)
+        if node.op == "call_module" and isinstance(self.modules[node.target], kinds):
             part = self.modules[node.target]
             return part.p if part.training else 0.0
         if node.op == "call_function" and node.target is F.dropout:
@@ -128,13 +131,19 @@ class Batched:
         if node.op == "call_module":
             part = self.modules[node.target]
             known = isinstance(part, (*POINTWISE_MODULES, nn.Linear, nn.Flatten, nn.BatchNorm1d))
-            known = known or isinstance(part, nn.Dropout)
+            known = known or isinstance(part, nn.Dropout) or images.known(part)
             flat = not isinstance(part, nn.Flatten) or (part.start_dim, part.end_dim) == (1, -1)
             if not (known and flat):
                 raise Unknown(f"{type(part).__name__} ({node.target})")
         elif node.op == "call_function":
             flat = node.target is torch.flatten and tuple(node.args[1:]) == (1,)
             if _is_shape(node) or _is_count(node) or node.target is F.dropout:
+                return
+            if node.target is operator.getitem and images.sliced(node.args[1]):
+                return
+            if node.target in images.POOLINGS and not node.kwargs.get("return_indices"):
+                return
+            if node.target is F.pad and node.kwargs.get("mode", "constant") == "constant":
                 return
             if not (node.target in POINTWISE_FUNCTIONS or node.target in SUMS or flat):
                 raise Unknown(f"the function {getattr(node.target, '__name__', node.target)}")
@@ -177,7 +186,9 @@ class Batched:
                 values[node] = kept = given(node.args[0])
                 p = self.dropout(node)
                 if p and draw is not None:
-                    mask = draw.mask(self.dropouts[node], kept.shape, p)
+                    channels = isinstance(self.modules.get(node.target), nn.Dropout2d)
+                    shape = (*kept.shape[:3], 1, 1) if channels else kept.shape
+                    mask = draw.mask(self.dropouts[node], shape, p)
                     values[node] = kept * mask.to(kept.device)
             elif node.op == "call_module":
                 part = self.modules[node.target]
@@ -186,6 +197,10 @@ class Batched:
             elif node.op == "call_function":
                 if node.target is torch.flatten:
                     values[node] = given(node.args[0]).flatten(2)
+                elif node.target is operator.getitem:
+                    values[node] = given(node.args[0])[images.sliced(node.args[1])]
+                elif node.target in images.POOLINGS:
+                    values[node] = images.pooled(node.target, *given(node.args), **node.kwargs)
                 else:
                     kwargs = {k: v for k, v in node.kwargs.items() if k != "inplace"}
                     values[node] = node.target(*given(node.args), **given(kwargs))
@@ -208,8 +223,17 @@ class Batched:
             if bias is None:
                 return torch.bmm(x, weight.transpose(1, 2))
             return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+        if isinstance(part, nn.Conv2d):
+            own = (parameters[f"{name}weight"], parameters.get(f"{name}bias"))
+            return images.convolution(part, x, *own)
+        if isinstance(part, images.POOLS):
+            return images.pooled(part, x)
         if isinstance(part, nn.Flatten):
             return x.flatten(2)
+        if isinstance(part, nn.BatchNorm2d):
+            own = [parameters.get(f"{name}{k}") for k in ("weight", "bias")]
+            kept = [buffers.get(f"{name}running_{k}") for k in ("mean", "var")]
+            return images.normalised(part, x, *own, *kept)
         if isinstance(part, nn.BatchNorm1d):
             return self.normalised(name, part, parameters, buffers, x)
         return part(x)
