@@ -269,6 +269,34 @@ def test_modules_of_all_kinds_train_alike(module, how):
         np.testing.assert_allclose(alone.positions[0], together.positions[k], rtol=0, atol=1e-12)
 
 
+def hooked():
+    module = nn.Sequential(nn.Linear(5, 3))
+    module[0].register_forward_hook(lambda module, given, outputs: 3 * outputs)
+    return module
+
+
+def halved():
+    module = nn.Sequential(nn.Linear(5, 3))
+    module[0].register_forward_pre_hook(lambda module, given: (given[0] / 2,))
+    return module
+
+
+def parametrised():
+    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(5, 3)))
+
+
+@pytest.mark.parametrize("make", [hooked, halved, parametrised])
+def test_hooks_and_parametrisations_are_not_forgotten(make):
+    torch.manual_seed(3)
+    module = make().double()
+    surface = NeuralSurface(module, (X, Y))
+    with torch.no_grad():
+        expected = float(nn.functional.cross_entropy(module(X), Y))
+    assert surface.energy(surface.flat()) == pytest.approx(expected, abs=1e-14)
+    run = train(surface, lv.SGD(0.1, 8), n_replicas=2, n_steps=5, start="module")
+    assert run.how.startswith("vmap: it has hooks or parametrisations")
+
+
 def test_batched_vmapped_and_looped_gradients_are_one():
     surface = NeuralSurface(classifier(norm=False), (X, Y))
     rows = torch.from_numpy(np.stack([surface.flat() * f for f in (0.5, 1.0, 2.0)]))

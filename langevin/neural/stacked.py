@@ -98,6 +98,8 @@ class Batched:
             raise Unknown(f"torch.fx cannot trace it ({error})") from error
         self.modules = {f"0.{name}".rstrip("."): m for name, m in module.named_modules()}
         self.constants = {node.target for node in self.graph.nodes if node.op == "get_attr"}
+        if any(_altered(part) for part in module.modules()):
+            raise Unknown("it has hooks or parametrisations")
         tied = len(list(module.parameters())) != len(list(module.named_parameters()))
         if tied or self.constants:
             raise Unknown("it uses parameters outside of layers")
@@ -250,6 +252,12 @@ class Batched:
             return scaled
         weight, bias = (parameters[f"{name}{k}"].unsqueeze(1) for k in ("weight", "bias"))
         return torch.addcmul(bias, scaled, weight)
+
+
+def _altered(part: nn.Module) -> bool:
+    """Whether calling a module does more than its class says."""
+    hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks)
+    return any(hooks) or hasattr(part, "parametrizations")
 
 
 def _is_shape(node: Any) -> bool:
