@@ -297,6 +297,64 @@ def test_hooks_and_parametrisations_are_not_forgotten(make):
     assert run.how.startswith("vmap: it has hooks or parametrisations")
 
 
+def test_frozen_parameters_stay_what_they_are():
+    def frozen(kind, *names):
+        torch.manual_seed(3)
+        module = kind().double()
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name not in names)
+        return module
+
+    for kind, names, how in (
+        (classifier, ("0.weight", "0.bias", "1.weight"), "batched"),
+        (Own, ("first.weight",), "batched"),
+        (Convolution, ("convolution.weight",), "vmap"),
+        (Branching, ("first.weight", "second.bias"), "a loop"),
+    ):
+        module = frozen(kind, *names)
+        surface = NeuralSurface(module, (X, Y), l2=0.01)
+        kept = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        assert surface.dim == sum(p.numel() for p in kept.values())
+        sgd = lv.SGD(0.1, 60, sampling="without_replacement", weight_decay=0.1, momentum=0.5)
+        run = train(surface, sgd, n_replicas=2, n_steps=20, start="module")
+        assert run.how.startswith(how), run.how
+        plain = copy.deepcopy(module)
+        optimiser = torch.optim.SGD(kept_of(plain), lr=0.1, momentum=0.5, weight_decay=0.1)
+        for _ in range(20):
+            optimiser.zero_grad()
+            penalty = 0.005 * sum(p.square().sum() for p in kept_of(plain))
+            (nn.functional.cross_entropy(plain(X), Y) + penalty).backward()
+            optimiser.step()
+        np.testing.assert_allclose(run.positions[1], surface.flat(plain), rtol=0, atol=1e-12)
+        found = dict(run.module(1).named_parameters())
+        assert all(
+            torch.equal(found[name], dict(module.named_parameters())[name]) for name in names
+        )
+        anew = train(surface, sgd, n_replicas=2, n_steps=1)  # each replica's own start
+        assert np.abs(np.diff(anew.positions, axis=0)).max() > 0.01
+
+
+def kept_of(module):
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def test_layers_that_share_parameters_train_them_once():
+    torch.manual_seed(3)
+    module = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5), nn.Linear(5, 3)).double()
+    module[2].weight = module[0].weight
+    surface = NeuralSurface(module, (X, Y))
+    assert surface.dim == 25 + 5 + 5 + 18
+    sgd = lv.SGD(0.1, 60, sampling="without_replacement")
+    run = train(surface, sgd, n_replicas=2, n_steps=20, start="module")
+    assert run.how.startswith("vmap: layers share parameters")
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    for _ in range(20):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(module(X), Y).backward()
+        optimiser.step()
+    np.testing.assert_allclose(run.positions[1], surface.flat(module), rtol=0, atol=1e-12)
+
+
 def test_batched_vmapped_and_looped_gradients_are_one():
     surface = NeuralSurface(classifier(norm=False), (X, Y))
     rows = torch.from_numpy(np.stack([surface.flat() * f for f in (0.5, 1.0, 2.0)]))

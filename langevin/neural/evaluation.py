@@ -37,6 +37,9 @@ class Evaluation:
             name: b.to(device=device, dtype=kind) if b.is_floating_point() else b.to(device)
             for name, b in self.module.named_buffers()
         }
+        for name, parameter in self.module.named_parameters():
+            if not parameter.requires_grad:  # frozen
+                self.buffers[name] = parameter.detach()
         self.normalised = any(
             isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.module.modules()
         )

@@ -37,11 +37,13 @@ class Unknown(Exception):
 
 
 class Shapes:
-    """Where each parameter of a module lies in a row of all of them."""
+    """Where each parameter of a module that is to be trained lies in a row of all of them."""
 
     def __init__(self, module: nn.Module):
         self.names, self.shapes, self.places, at = [], [], [], 0
         for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:  # frozen
+                continue
             self.names.append(name)
             self.shapes.append(tuple(parameter.shape))
             self.places.append((at, at + parameter.numel()))
@@ -100,9 +102,12 @@ class Batched:
         self.constants = {node.target for node in self.graph.nodes if node.op == "get_attr"}
         if any(_altered(part) for part in module.modules()):
             raise Unknown("it has hooks or parametrisations")
-        tied = len(list(module.parameters())) != len(list(module.named_parameters()))
-        if tied or self.constants:
+        if self.constants:
             raise Unknown("it uses parameters outside of layers")
+        if len(list(module.named_parameters(remove_duplicate=False))) != len(
+            list(module.parameters())
+        ):
+            raise Unknown("layers share parameters")
         self.dropouts = {}  # each use of dropout has a number, that its masks are drawn with
         for node in self.graph.nodes:
             self.check(node)
@@ -113,6 +118,7 @@ class Batched:
             f"{name[2:]}.{p}".lstrip(".")
             for name, m in self.modules.items()
             if isinstance(m, nn.Linear) and used.count(name) == 1
+            if all(p.requires_grad for p in m.parameters())
             for p, _ in m.named_parameters()
         }
         if any(isinstance(m, nn.Linear) and used.count(n) > 1 for n, m in self.modules.items()):
@@ -173,6 +179,7 @@ class Batched:
         the masks of dropout.
         """
         values: dict[fx.Node, Any] = {}
+        parameters = {**buffers, **parameters}  # frozen ones are among the buffers
 
         def given(argument):
             return fx.map_arg(argument, lambda node: values[node])
@@ -218,7 +225,7 @@ class Batched:
         name = name[2:] + "." if len(name) > 1 else ""  # as the module itself names it
         if isinstance(part, nn.Linear):
             weight, bias = parameters[f"{name}weight"], parameters.get(f"{name}bias")
-            if sink is not None:
+            if sink is not None and f"{name}weight" in self.linear:
                 token, slopes = sink
                 places = (slopes[f"{name}weight"], slopes.get(f"{name}bias"))
                 return Linear.apply(x, token, weight, bias, *places)

@@ -51,7 +51,8 @@ class NeuralSurface:
     y (N,) or (N, ...). ``loss`` is "cross_entropy", "squared" (half the squared distance), "mse"
     (as torch.nn.MSELoss), "output" (the module's output is the loss itself), or a function
     of outputs (n, ...) and targets (n, ...) that returns the examples' losses (n,).
-    theta (dim,) are all parameters of the module, in the order of ``module.parameters()``.
+    theta (dim,) are the parameters of the module in the order of ``module.parameters()``; those
+    with ``requires_grad=False`` are frozen: no part of theta, they stay what they are.
 
     ``batch_norm`` says whose statistics batch normalisation takes: "batch", those of the examples
     it is given, in training and in measurements; "recalibrate", the batch's in training and those
@@ -107,7 +108,9 @@ class NeuralSurface:
         self.l2, self.batch_norm = float(l2), batch_norm
         self.layout = stacked.Shapes(self.module)
         if not self.layout.size:
-            raise ParameterError("NeuralSurface: the module has no parameters to train.")
+            raise ParameterError(
+                "NeuralSurface: the module has no parameters to train (requires_grad=True)."
+            )
         self.check()
 
     @property
@@ -176,9 +179,10 @@ class NeuralSurface:
         return y.to(kind) if y.is_floating_point() else y
 
     def flat(self, module: nn.Module | None = None) -> np.ndarray:
-        """All parameters of a module of this kind, (dim,), by default its own."""
+        """The parameters theta (dim,) of a module of this kind, by default its own."""
         with torch.no_grad():
-            parts = [p.reshape(-1) for p in (module or self.module).parameters()]
+            known = dict((module or self.module).named_parameters())
+            parts = [known[name].reshape(-1) for name in self.layout.names]
             return torch.cat(parts).cpu().numpy().copy()
 
     def with_parameters(self, theta: Any) -> nn.Module:
@@ -190,8 +194,9 @@ class NeuralSurface:
                 f"parameters of shape {tuple(theta.shape)}; needed: ({self.dim},)."
             )
         with torch.no_grad():
-            for parameter, (a, b) in zip(made.parameters(), self.layout.places, strict=True):
-                parameter.copy_(theta[a:b].view_as(parameter))
+            known = dict(made.named_parameters())
+            for name, (a, b) in zip(self.layout.names, self.layout.places, strict=True):
+                known[name].copy_(theta[a:b].view_as(known[name]))
         return made
 
     def energy(self, points: Any, data: Any = None) -> np.ndarray:
