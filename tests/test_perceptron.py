@@ -152,7 +152,14 @@ class Unused(Written):
         self.third = nn.Linear(3, 3)
 
 
+def frozen():
+    module = nn.Sequential(nn.Linear(13, 4), nn.ReLU(), nn.Linear(4, 10))
+    module[0].bias.requires_grad_(False)
+    return module
+
+
 MODULES = {
+    "a frozen bias": (frozen, False),
     "a skip connection": (Skip, False),
     "functions": (Written, True),
     "a layer twice": (Aside, False),
@@ -165,6 +172,7 @@ MODULES = {
     "another activation": (lambda: nn.Sequential(nn.Linear(13, 10), nn.GELU()), False),
     "one layer": (lambda: nn.Linear(13, 10), True),
     "dropout that is off": (lambda: nn.Sequential(nn.Dropout(0.0), nn.Linear(13, 10)), True),
+    "dropout": (lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(13, 10)), False),
     "falling below 0": (lambda: nn.Sequential(nn.Linear(13, 10), nn.LeakyReLU(-0.5)), False),
 }  # fmt: skip
 

@@ -62,6 +62,8 @@ def layers_of(surface: Any, forward: Any) -> tuple[np.ndarray, list[float]] | No
             flat = True
         elif key is nn.Linear and flat:
             name = node.target[2:] + "." if len(node.target) > 1 else ""
+            if not all(f"{name}{own}" in places for own, _ in part.named_parameters()):
+                return None  # frozen
             weight, bias = places[f"{name}weight"], places.get(f"{name}bias", (-1, -1))
             table.append([weight[0], bias[0], part.in_features, part.out_features, IDENTITY])
             slopes.append(0.0)

@@ -161,7 +161,9 @@ class Engine:
         """Steps begin + 1 ... end of all replicas that have not diverged."""
         window = self.schedule.window(begin, end) if self.schedule.rows else None
         alive = [k for k, chunk in enumerate(self.chunks) if (state.fate[chunk] < 0).any()]
-        alive.sort(key=lambda k: -self.sizes[self.chunks[k]].sum())  # short ones fill the gaps
+        alive.sort(
+            key=lambda k: -self.sizes[self.chunks.chunks[k]].sum()
+        )  # short ones fill the gaps
 
         def move(number: int) -> None:
             self.chunks.work(number, lambda k, c: self._alive(k, state, c, begin, end, window))
