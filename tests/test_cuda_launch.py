@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import langevin as lv
-from langevin.engines import compiling, cuda, exact_sums
+from langevin.engines import compiling, cpu, cuda, cuda_text, exact_sums
 from langevin.engines.cpu import Run, n_tasks
-from langevin.engines.threads import per_thread
+from langevin.engines.threads import Buffer, per_thread
 from langevin.preparation import ready
 
 # --- who works for whom ---------------------------------------------------------------------------
@@ -146,8 +146,6 @@ def test_a_block_gets_the_bytes_that_its_text_uses():
 
 
 def test_a_block_never_needs_more_shared_memory_than_every_gpu_has():
-    from langevin.engines import cuda_text
-
     assert cuda.SHARED + cuda_text.CROWD <= 48 * 1024
 
 
@@ -158,17 +156,56 @@ def test_many_sums_and_the_states_they_look_at_are_kept_in_shared_memory():
         watch = (lv.Histogram(bins=20), lv.Average(formulas))
         _, bound, _ = ready(surface, sgd, watch, None, dtype="float64", **settings)
         text, crowded = cuda.kernel_source(surface, sgd, bound, "float64")
-        assert bool(crowded) == many == ("sums = cuda.shared.array" in text)
+        assert crowded == many == ("sums = cuda.shared.array" in text)
         engine = types.SimpleNamespace(threads=256, observers=bound, crowded=crowded)
         share = types.SimpleNamespace(tasks=3, engine=engine)
         _, threads, size = cuda.Share.launch(share, 130)
-        # 9 sums, 4 states, and three numbers of each observer.
-        rows = 9 + 4 + 2 * 3 if many else 0
-        assert threads == (32 if many else 64)
-        assert size == 8 * rows * threads + 4 * bound[0].store[0].size
-        places = {int(n) for n in re.findall(r"np.uint32\((\d+) \* cuda.blockDim.x \+", text)}
-        assert places <= set(range(rows)) and (not many or max(places) > 14)
-        assert not many or f"counts0_first = np.int32({2 * rows} * cuda.blockDim.x)" in text
+        assert threads == (32 if many else 64) and size == 4 * bound[0].store[0].size
+        # A state, two coefficients and four states; 9 sums; base, next, stride and half of two
+        # observers, and the half that the sums belong to.
+        rows = {"reals": 7, "sums": 9, "wholes": 9} if many else {}
+        found = re.findall(r"(\w+) = cuda.shared.array\(\((\d+), 32\)", text)
+        assert {name: int(n) for name, n in found} == rows
+        for name, n in rows.items():
+            assert {int(k) for k in re.findall(rf"{name}\[(\d+), lane\]", text)} <= set(range(n))
+
+
+def bound_to(surface, dynamics, watch, dtype="float64"):
+    settings = {"n_replicas": 130, "n_steps": 8, "burn_in": 0, "seed": 0, "first_replica": 0}
+    return ready(surface, dynamics, watch, None, dtype=dtype, **settings)[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [1, 12, 40, 100])
+def test_what_is_crowded_out_fits_and_no_two_things_share_a_row(count, dtype):
+    """Many observers have more rows than there is room for: the rest stay in registers."""
+    surface, ud = lv.surfaces.quadratic(np.diag([1.0, 2.0, 3.0])), lv.Underdamped(0.1, 1.0, 0.01)
+    watch = [lv.Moments(name=f"m{k}") for k in range(count)]
+    observers = bound_to(surface, ud, watch, dtype)
+    layout = {"threads": True, "known": True, "crowded": True}
+    _, run = cpu.parts(surface, ud, observers, dtype, **layout)
+    size = np.dtype(dtype).itemsize
+    crowd = cuda_text.columns(run, size)
+    bytes_of, seen, total = {"reals": size, "sums": 8, "wholes": 4}, set(), 0
+    for buffer in crowd.values():
+        rows = {(buffer.array, buffer.first + k) for k in range(len(buffer.part))}
+        assert rows and not rows & seen
+        seen |= rows
+        total += len(rows) * bytes_of[buffer.array]
+    assert total * cuda_text.FEWER <= cuda_text.CROWD
+    assert len(crowd["lanes"].part) == 9 + 4 + 4 * 9  # states first: they are looked up by number
+    assert (len(crowd) == 1 + len(run.lasting)) == (count <= 1) or count == 12
+    text, _ = cuda.kernel_source(surface, ud, observers, dtype)
+    compile(text, "kernel", "exec")
+
+
+def test_observers_that_keep_few_sums_stay_in_registers():
+    surface, sgd = lv.surfaces.three_well(), lv.SGD(0.01, 8)
+    few, many = (lv.Moments(),), (lv.Moments(), lv.Average("x**2"))
+    assert not cuda_text.crowded(bound_to(surface, sgd, few))
+    assert cuda_text.crowded(bound_to(surface, sgd, many))
+    at_times = (lv.Moments(), lv.Average(("x", "y", "x*y"), at=(2, 4)))  # added up at once
+    assert not cuda_text.crowded(bound_to(surface, sgd, at_times))
 
 
 def test_only_a_schedules_table_is_copied_again(monkeypatch):
@@ -241,6 +278,39 @@ def test_a_scalar_keeps_the_type_of_its_buffer():
         "word = np.uint32(wide)",
         "word = np.uint32(word + wide)",
         "word = np.uint32(wide)",
+    ]
+
+
+def test_rows_in_shared_memory():
+    """A column of the block's array for each thread: known rows, others, and whole numbers."""
+    crowd = {
+        "a": Buffer(3, "real", False, "reals", 5, range(3)),
+        "n": Buffer(0, "np.int32", False, "wholes", 2, range(1)),
+        "one": Buffer(None, "np.int32", False, "wholes", 3, range(1)),
+    }
+    text = ROWS + "one = np.empty(64, np.int32)\nn = 4\nn += one[i]\na[:, :] = 0\n"
+    text += "for c in range(3):\n    for i in range(64):\n        a[c, i] += b[n]\n"
+    text += "row = 2\nfor i in range(64):\n    one[i] = a[row, i]\n"
+    assert "\n".join(per_thread(text, {}, scalar=True, crowd=crowd)).splitlines() == [
+        "wholes[2, lane] = 4",
+        "wholes[2, lane] += wholes[3, lane]",
+        "for row_of_a in range(3):",
+        "    reals[np.uint32(row_of_a + 5), lane] = real(0)",
+        "for c in range(3):",
+        "    reals[np.uint32(c + 5), lane] += b[wholes[2, lane]]",
+        "row = 2",
+        "wholes[3, lane] = reals[7, lane]",
+    ]
+
+
+def test_a_part_of_the_rows_in_shared_memory():
+    """Rows that are not known when compiling can only be there; the others are scalars."""
+    crowd = {"a": Buffer(3, "real", True, "reals", 0, range(1, 3))}
+    text = ROWS + "for i in range(64):\n    a[0, i] = a[1, i]\n    b = a[row + 1, i]\n"
+    assert "\n".join(per_thread(text, {}, scalar=True, crowd=crowd)).splitlines() == [
+        "a_0 = real(0)",
+        "a_0 = real(reals[0, lane])",
+        "b = reals[np.uint32(row + 1 + -1), lane]",
     ]
 
 

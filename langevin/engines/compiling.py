@@ -208,7 +208,8 @@ def _hardware() -> dict[str, Callable]:
     if simulated():
         named = {"log2": math.log2, "sqrt": math.sqrt, "sine": math.sin, "cosine": math.cos}
         found = {f"hardware_{k}": lambda x, f=f: np.float32(f(x)) for k, f in named.items()}
-        return found | {"hardware_product": lambda a, b: np.uint64(a) * np.uint64(b)}
+        found |= {"hardware_product": lambda a, b: np.uint64(a) * np.uint64(b)}
+        return found | {"memory_may_change": lambda: None}
     from numba.cuda.extending import intrinsic as device_intrinsic
 
     def unit(instruction: str):
@@ -228,9 +229,20 @@ def _hardware() -> dict[str, Callable]:
 
         return types.uint64(types.uint32, types.uint32), generate
 
+    def changed(typing_context):
+        """No instruction, but what is in memory is not kept in registers across it."""
+
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(ir.InlineAsm(kind, "", "~{memory}", side_effect=True), [])
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
     named = {"log2": "lg2", "sqrt": "sqrt", "sine": "sin", "cosine": "cos"}
     found = {f"hardware_{k}": unit(instruction) for k, instruction in named.items()}
-    return found | {"hardware_product": device_intrinsic(product)}
+    found |= {"hardware_product": device_intrinsic(product)}
+    return found | {"memory_may_change": device_intrinsic(changed)}
 
 
 def _decorate_cuda(module: python_types.ModuleType, entry: str) -> None:

@@ -18,6 +18,7 @@ from langevin.dynamics import SGD
 from langevin.engines import compiling, source
 from langevin.engines.batches import Batches
 from langevin.engines.cpu_observers import observer_source
+from langevin.engines.cpu_pieces import lasting
 from langevin.engines.cpu_steps import (
     Layout,
     at_step,
@@ -152,7 +153,8 @@ class Run:
     arguments: str
     setup: list[str]
     block: list[str]
-    trail: range = range(0)  # rows of the lane buffer that hold the group's four states
+    trail: range = range(0)  # rows of the lane buffer: state, coefficients, a group's four states
+    lasting: tuple[str, ...] = ()  # what observers keep from one look to the next
 
     def text(self) -> str:
         """The function's source."""
@@ -231,7 +233,7 @@ def _run(layout: Layout, parameters, batches, stepping, pieces) -> Run:
         *(line for piece in pieces for line in piece.block),
     ]
     if pieces and layout.threads:
-        block.append(_awaited(_due(pieces)))
+        block += ["steps = np.int32(step_end - 4 * group_begin)", *_awaited(_due(pieces))]
     end = "group_end"
     if layout.leaves:
         block += ["for i in range(64):", "    end = group_end if fate[i] < 0 else group_begin"]
@@ -257,8 +259,9 @@ def _run(layout: Layout, parameters, batches, stepping, pieces) -> Run:
         "        positions[k, r] = lanes[k, i]",
         *(line for piece in pieces for line in piece.flush),
     ]
-    trail = range(layout.trail, layout.trail + source.GROUP * size)
-    return Run(arguments, head, [*block, *("    " + line for line in step), *tail], trail)
+    trail = range(layout.trail + source.GROUP * size)
+    kept = tuple(name for k, piece in enumerate(pieces) for name in lasting(k, piece))
+    return Run(arguments, head, [*block, *("    " + line for line in step), *tail], trail, kept)
 
 
 def _observe(pieces, layout: Layout) -> list[str]:
@@ -287,21 +290,24 @@ def _due(pieces) -> str:
     return due if len(pieces) > 1 else "next0"
 
 
-def _awaited(step: str) -> str:
-    """The group of that step, in 32 bits, or -1 if it is not one of this call."""
-    group = f"np.int32(({step} - 1) >> 2)"
-    return f"awaited = {group} if {step} <= step_end else np.int32(-1)"
+def _awaited(due: str) -> list[str]:
+    """The next step to look at, of this launch, and its group, or -1 if there is none."""
+    group = "np.int32(np.int32(group_begin) + ((step - 1) >> 2))"
+    return [f"step = {due}", f"awaited = {group} if step <= steps else np.int32(-1)"]
 
 
 def _wait(pieces, layout: Layout, due: str) -> list[str]:
     """The same for a thread: one comparison a group, and no look at steps that are not due."""
+    # Otherwise the compiler would keep in registers, from look to look, what was moved out of them.
+    apart = ["    memory_may_change()"] if layout.crowded else []
     lines = [
         "while group == awaited:",
-        f"    step = {due}",
+        *apart,
         "    place = np.int32(step - 1) & np.int32(3)",
         *("    " + line for line in at_step(layout, "place")),
     ]
     for k, piece in enumerate(pieces):
+        lines += apart
         lines += [f"    if step == next{k}:"] if len(pieces) > 1 else []
         lines += [" " * (8 if len(pieces) > 1 else 4) + line for line in piece.record]
-    return [*lines, f"    step = {due}", "    " + _awaited("step")]
+    return [*lines, *apart, *("    " + line for line in _awaited(due))]

@@ -31,7 +31,7 @@ def observer_source(k: int, observer, layout) -> Piece:
 
 def _histogram(k: int, observer, layout) -> Piece:
     """Flat counts: a bin more for the outside; the last slot of all for the dead."""
-    arguments, setup, block, due = counting(k, observer)
+    arguments, setup, block, due = counting(k, observer, layout)
     axes = observer.axes
     bins = [f"bins{k}_{a}" for a in range(len(axes))]
     arguments += [f"low{k}", f"inverse{k}", f"bins{k}"]
@@ -67,7 +67,7 @@ def _histogram(k: int, observer, layout) -> Piece:
 
 def _occupation(k: int, observer, layout) -> Piece:
     """Tallies of the basins, and of what is in none."""
-    arguments, setup, block, due = counting(k, observer)
+    arguments, setup, block, due = counting(k, observer, layout)
     more, prepare, find = basin_source(k, observer.finder, layout)
     if layout.threads and observer.finder.n > REGISTERS:
         one = f"    counts{k}[base{k}[i], when{k}, basin{k}[i]] += 1 if fate[i] < 0 else 0"
@@ -86,7 +86,7 @@ def _occupation(k: int, observer, layout) -> Piece:
 
 def _moments(k: int, observer, layout) -> Piece:
     """Sums of 1, x - centre and its products."""
-    arguments, setup, block, due = counting(k, observer)
+    arguments, setup, block, due = counting(k, observer, layout)
     dim = layout.dim
     setup += [f"away{k} = np.empty(({dim}, 64), np.float64)"]
     lines = [
@@ -112,7 +112,7 @@ def _moments(k: int, observer, layout) -> Piece:
 
 def _average(k: int, observer, layout) -> Piece:
     """Sums of 1, of each quantity and of its square."""
-    arguments, setup, block, due = counting(k, observer)
+    arguments, setup, block, due = counting(k, observer, layout)
     count = observer.n_quantities
     setup += [f"value{k} = np.empty(({count}, 64), np.float64)"]
     lines = [

@@ -8,14 +8,19 @@ from langevin.engines.cpu_pieces import Piece, accumulated, counting, schedule, 
 
 def passage_source(k: int, observer, layout) -> Piece:
     """The step of the first look that finds a lane in the region, or with leave outside it."""
-    arguments, block, due = schedule(k, observer)
+    arguments, block, due = schedule(k, observer, layout)
     arguments = [*arguments, f"passed{k}"]
-    setup = [f"first_step{k} = np.empty(64, np.int64)"]
-    block = [
-        *block,
-        "for i in range(64):",
-        f"    first_step{k}[i] = passed{k}[start + min(i, valid - 1)]",
-    ]
+    setup = [f"first_step{k} = np.empty(64, {layout.whole})"]
+    before = f"passed{k}[start + min(i, valid - 1)]"
+    flush = ["for i in range(valid):", f"    passed{k}[start + i] = first_step{k}[i]"]
+    if layout.threads:  # -1: it was in an earlier launch
+        before = f"np.int32(-1) if {before} != 0 else np.int32(0)"
+        flush = [
+            "for i in range(valid):",
+            f"    if first_step{k}[i] > 0:",
+            f"        passed{k}[start + i] = 4 * group_begin + first_step{k}[i]",
+        ]
+    block = [*block, "for i in range(64):", f"    first_step{k}[i] = {before}"]
     if observer.finder is None:
         arguments += [f"shift{k}"]
         setup += [f"away{k} = np.empty(64, real)"]
@@ -39,13 +44,12 @@ def passage_source(k: int, observer, layout) -> Piece:
         f"    fresh = {here} & (first_step{k}[i] == 0) & (fate[i] < 0)",
         f"    first_step{k}[i] = step if fresh else first_step{k}[i]",
     ]
-    flush = ["for i in range(valid):", f"    passed{k}[start + i] = first_step{k}[i]"]
     return Piece(arguments, setup, block, record, flush, functions)
 
 
 def transition_source(k: int, observer, layout) -> Piece:
     """Pairs of basins one look and two looks apart, in flat counts; the last slot for no pair."""
-    arguments, setup, block, due = counting(k, observer)
+    arguments, setup, block, due = counting(k, observer, layout)
     more, prepare, find = basin_source(k, observer.finder, layout)
     n = observer.n
     arguments += [f"last{k}", f"before{k}", *more]
@@ -53,7 +57,7 @@ def transition_source(k: int, observer, layout) -> Piece:
         *prepare,
         f"one{k} = np.empty(64, np.int32)",
         f"two{k} = np.empty(64, np.int32)",
-        f"pair{k} = np.empty(64, np.int64)",
+        f"pair{k} = np.empty(64, {layout.whole})",
         f"none{k} = counts{k}.size - 1",
     ]
     block = [
@@ -95,10 +99,15 @@ def transition_source(k: int, observer, layout) -> Piece:
 
 def trajectory_source(k: int, observer, layout) -> Piece:
     """Positions into the record of this step; NaN for the dead."""
-    arguments, block, due = schedule(k, observer)
+    arguments, block, due = schedule(k, observer, layout)
+    now = f"(step - first{k}) // every{k}"
+    if layout.threads:  # counted: a division of 64 bits is a function
+        block += [f"turn{k} = np.int32((ahead + 4 * group_begin - first{k}) // every{k})"]
+        due += [f"turn{k} = np.int32(turn{k} + 1)"]
+        now = f"turn{k} - 1"
     record = [
         *due,
-        f"record{k} = (step - first{k}) // every{k}",
+        f"record{k} = {now}",
         "for i in range(valid):",
         f"    place = place{k}[start + i]",
         "    if place >= 0:",
@@ -111,7 +120,7 @@ def trajectory_source(k: int, observer, layout) -> Piece:
 
 def autocorrelation_source(k: int, observer, layout) -> Piece:
     """Products with a reference that each lane renews after so many looks."""
-    arguments, setup, block, due = counting(k, observer)
+    arguments, setup, block, due = counting(k, observer, layout)
     arguments += [f"centre{k}", f"lags{k}", f"reference{k}"]
     m = observer.n_quantities
     setup += [f"value{k} = np.empty(({m}, 64), np.float64)"]
@@ -140,7 +149,13 @@ def autocorrelation_source(k: int, observer, layout) -> Piece:
     sums, clear, record, flush = accumulated(
         k, observer, layout, 1 + 3 * m, "np.float64", lines, f"lags{k}"
     )
-    record = [*due, f"when{k} = ((step - first{k}) // every{k}) % lags{k}", *record]
+    lag = [f"when{k} = ((step - first{k}) // every{k}) % lags{k}"]
+    if layout.threads:
+        turn = f"((ahead + 4 * group_begin - first{k}) // every{k}) % lags{k}"
+        block += [f"turn{k} = np.int32({turn})"]
+        following = f"np.int32(turn{k} + 1) if turn{k} + 1 < lags{k} else np.int32(0)"
+        lag = [f"when{k} = turn{k}", f"turn{k} = {following}"]
+    record = [*due, *lag, *record]
     flush += [
         f"for c in range({m}):",
         "    for i in range(valid):",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from dataclasses import dataclass
+
+FAR = 2**30  # steps from a launch's begin: later than any of the launch
 
 
 @dataclass
@@ -21,12 +25,29 @@ class Piece:
     functions: str = ""
 
 
-def schedule(k: int, observer) -> tuple[list, list, list]:
+def lasting(k: int, piece: Piece) -> list[str]:
+    """Names of the k-th observer that are set before the steps and read at its looks or after."""
+    head = ast.parse("\n".join(piece.block))
+    later = ast.parse("\n".join(piece.record + piece.flush))
+    own = re.compile(rf"[a-z_]+{k}")
+    made = {}
+    for node in ast.walk(head):
+        for target in getattr(node, "targets", []):
+            target = target.value if isinstance(target, ast.Subscript) else target
+            made[target.id] = None
+    read = {n.id for n in ast.walk(later) if isinstance(n, ast.Name)}
+    return [name for name in made if name in read and own.fullmatch(name)]
+
+
+def schedule(k: int, observer, layout) -> tuple[list, list, list]:
     """Arguments, lines at the head of a block, and lines for each step that is due.
 
     ``next{k}`` is the next step due; ``when{k}`` the slot to count in: the half of the run, or with
-    at= the number of the step among those.
+    at= the number of the step among those. A thread counts its steps from the launch's begin, so
+    that 32 bits hold them.
     """
+    if layout.threads:
+        return _thread_schedule(k, observer)
     if observer.at is not None:
         block = [
             f"place{k} = 0",
@@ -45,11 +66,37 @@ def schedule(k: int, observer) -> tuple[list, list, list]:
     return [f"first{k}", f"every{k}", f"middle{k}"], block, due
 
 
-def counting(k: int, observer) -> tuple[list, list, list, list]:
+def _thread_schedule(k: int, observer) -> tuple[list, list, list]:
+    if observer.at is not None:
+        following = f"next{k} = np.int32(min(at{k}[place{k}] - 4 * group_begin, {FAR}))"
+        block = [
+            f"place{k} = np.int32(0)",
+            f"while at{k}[place{k}] <= 4 * group_begin:",
+            f"    place{k} = np.int32(place{k} + 1)",
+            following,
+        ]
+        due = [f"when{k} = place{k}", f"place{k} = np.int32(place{k} + 1)", following]
+        return [f"at{k}"], block, due
+    block = [
+        f"ahead = first{k} - 4 * group_begin",
+        "if ahead <= 0:",
+        f"    ahead += (-ahead // every{k} + 1) * every{k}",
+        f"next{k} = np.int32(min(ahead, {FAR}))",
+        f"stride{k} = np.int32(min(every{k}, {FAR}))",
+        f"half{k} = np.int32(min(max(middle{k} - 4 * group_begin, 0), {FAR}))",
+    ]
+    due = [
+        f"when{k} = np.int32(0) if step <= half{k} else np.int32(1)",
+        f"next{k} = np.int32(next{k} + stride{k})",
+    ]
+    return [f"first{k}", f"every{k}", f"middle{k}"], block, due
+
+
+def counting(k: int, observer, layout) -> tuple[list, list, list, list]:
     """Arguments, set-up, head of a block and due lines of an observer that counts in cells."""
-    arguments, block, due = schedule(k, observer)
+    arguments, block, due = schedule(k, observer, layout)
     arguments = [*arguments, f"cells{k}", f"n_cells{k}", f"parts{k}", f"store{k}"]
-    setup = [f"base{k} = np.empty(64, np.int64)", f"counts{k} = store{k}[task]"]
+    setup = [f"base{k} = np.empty(64, {layout.whole})", f"counts{k} = store{k}[task]"]
     block = [
         *block,
         "for i in range(64):",
@@ -86,7 +133,7 @@ def accumulated(k: int, observer, layout, width: int, kind: str, lines: list, sl
         return setup, clear, [f"slot{k} = when{k} * {width}", *lines], flush
     change = [f"if when{k} != kept{k}:", *("    " + line for line in flush + clear)]
     change += [f"    kept{k} = when{k}", f"slot{k} = 0"]
-    return setup, [*clear, f"kept{k} = 0"], [*change, *lines], flush
+    return setup, [*clear, f"kept{k} = np.int32(0)"], [*change, *lines], flush
 
 
 def values(k: int, observer) -> list[str]:

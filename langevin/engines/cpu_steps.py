@@ -11,6 +11,8 @@ class Layout:
 
     ``threads``: each lane will be a thread of a GPU. ``known``: its rows must then be numbers.
     ``leaves``: a thread that has diverged takes no further group, as nothing observes it.
+    ``crowded``: there are more sums than registers, so that rows which observers look at are kept
+    in shared memory, and need not be known.
     """
 
     def __init__(
@@ -21,7 +23,9 @@ class Layout:
         threads: bool = False,
         known: bool = False,
         leaves: bool = False,
+        crowded: bool = False,
     ):
+        self.crowded, self.whole = crowded, "np.int32" if threads else "np.int64"
         self.threads, self.known, self.leaves = threads, known, leaves and known
         self.step, self.dim, self.gaussian, self.dtype = step, step.dim, step.gaussian, dtype
         self.state, self.noises = step.state, step.n_normals
@@ -39,7 +43,7 @@ class Layout:
 def at_step(layout: Layout, j: str) -> list[str]:
     """Lines after which ``row`` is that of the state after step j of the group."""
     size = len(layout.state)
-    if not layout.known:
+    if layout.crowded or not layout.known:
         return [f"row = {layout.trail} + {j} * {size}"]
     # Scalars have no index: those of step j are chosen among the four.
     chosen = []

@@ -19,7 +19,7 @@ import numpy as np
 
 from langevin.engines import compiling, source
 from langevin.engines.cpu import State, n_tasks, parts
-from langevin.engines.cuda_text import FEWER, crowded, run_source
+from langevin.engines.cuda_text import FEWER, columns, crowded, run_source
 from langevin.engines.dropping import Remaining, all_passed, passages_alone, pays, waiting
 from langevin.engines.exact_sums import ADD_EXACTLY, PARTS, ROOM, carried, from_floats, to_floats
 from langevin.errors import UnavailableError
@@ -201,10 +201,9 @@ class Share:
     def launch(self, n: int) -> tuple[int, int, int]:
         """Blocks, threads of each, and bytes of shared memory."""
         observers, threads = self.engine.observers, self.engine.threads
-        rows = sum(max(1, n) for n in self.engine.crowded.values())
-        blocks, threads = grid(n, self.tasks, min(threads, FEWER) if rows else threads)
+        most = min(threads, FEWER) if self.engine.crowded else threads
         counters = sum(o.store[0].size for o in shared(observers))
-        return blocks, threads, 8 * rows * threads + 4 * counters
+        return *grid(n, self.tasks, most), 4 * counters
 
     def compile(self) -> None:
         """Compiles the kernel for this GPU."""
@@ -320,19 +319,21 @@ def shared(observers) -> list:
     return found
 
 
-def kernel_source(surface, dynamics, observers, dtype: str) -> tuple[str, dict[str, int]]:
-    """The whole module that a run compiles, and what of it is `crowded`."""
+def kernel_source(surface, dynamics, observers, dtype: str) -> tuple[str, bool]:
+    """The whole module that a run compiles, and whether its blocks have `FEWER` threads."""
     known = not hasattr(surface, "n_examples") and surface.dim <= 3
-    functions, run = parts(surface, dynamics, observers, dtype, threads=True, known=known)
+    layout = {"threads": True, "known": known, "crowded": known and crowded(observers)}
+    functions, run = parts(surface, dynamics, observers, dtype, **layout)
     stores, kept = {}, shared(observers)
     for k, observer in enumerate(observers):
         exact = observer.store.dtype == float and observer.kind != "trajectory"
         stores[f"counts{k}"] = "shared" if observer in kept else "exact" if exact else "global"
     faster = (hardware_philox, hardware) if dtype == "float32" else (hardware_philox,)
     hardware_text = [compiling.pasted(module) for module in faster]
-    rows = crowded(observers, len(run.trail)) if known else {}
-    text = run_source(run, stores, known, rows)
-    return source.module_source(dtype, *hardware_text, ADD_EXACTLY, *functions, text), rows
+    crowd = columns(run, np.dtype(dtype).itemsize) if layout["crowded"] else {}
+    text = run_source(run, stores, known, crowd)
+    text = source.module_source(dtype, *hardware_text, ADD_EXACTLY, *functions, text)
+    return text, layout["crowded"]
 
 
 def ptx(surface, dynamics, observe=(), cc=(9, 0), *, dtype: str = "float64") -> str:

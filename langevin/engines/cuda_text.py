@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
-import re
+import ast
 
 from langevin.engines.cpu import indented
-from langevin.engines.threads import per_thread
+from langevin.engines.threads import Buffer, buffers_of, per_thread
 
 CROWD = 32 * 1024  # bytes that what is crowded out of its threads' registers may take
 FEWER = 32  # threads of a block that keeps sums in shared memory
 IN_REGISTERS = 8  # rows of sums that are kept in registers
+ARRAYS = {"real": "reals", "np.float64": "sums", "np.int32": "wholes"}
 
 
-def crowded(observers, trail: int) -> dict[str, int]:
-    """What threads keep in shared memory: names of scalars, and how many rows of each (0: one).
+def crowded(observers) -> bool:
+    """Whether running sums are so many that they would push the state out of the registers.
 
-    None where observers keep few running sums. Many, and the four states of a group that they look
-    at, would push the state itself out of the registers. ``trail``: rows of those states.
+    Then blocks are small, and observers keep everything in shared memory: a column for each thread.
     """
     kinds = ("moments", "average", "temperature")
-    sums = {k: o.store.shape[-1] for k, o in enumerate(observers) if o.kind in kinds}
-    rows = {f"running{k}": n for k, n in sums.items() if observers[k].at is None}
-    if sum(rows.values()) <= IN_REGISTERS:
-        return {}
-    rows |= {"lanes": trail}
-    for k, observer in enumerate(observers):
-        rows |= {f"next{k}": 0, f"base{k}": 0, f"first_step{k}": 0}
-        if observer.kind == "autocorrelation":
-            rows[f"origin{k}"] = observer.n_quantities
-    return rows if 8 * FEWER * sum(max(1, n) for n in rows.values()) <= CROWD else {}
+    sums = [o.store.shape[-1] for o in observers if o.kind in kinds and o.at is None]
+    return sum(sums) > IN_REGISTERS
 
 
-def run_source(run, stores: dict[str, str], known: bool, rows: dict[str, int] | None = None) -> str:
+def columns(run, real: int) -> dict[str, Buffer]:
+    """Rows of shared memory for the states that observers look at, and for what they keep.
+
+    Whole numbers that are no buffers take a row each. ``real``: bytes of a state's number.
+    """
+    buffers = buffers_of(ast.parse(indented(run.setup, 0)), True)
+    sizes = {"real": real, "np.float64": 8, "np.int32": 4}
+    rows, room, found = dict.fromkeys(sizes, 0), CROWD // FEWER, {}
+    for name in ("lanes", *run.lasting):
+        buffer = buffers.get(name, Buffer(0, "np.int32", False))
+        part = run.trail if name == "lanes" else range(max(1, buffer.rows or 1))
+        if len(part) * sizes[buffer.kind] <= room:
+            room -= len(part) * sizes[buffer.kind]
+            place = ARRAYS[buffer.kind], rows[buffer.kind], part
+            found[name] = Buffer(buffer.rows, buffer.kind, name == "lanes", *place)
+            rows[buffer.kind] += len(part)
+    return found
+
+
+def run_source(
+    run, stores: dict[str, str], known: bool, crowd: dict[str, Buffer] | None = None
+) -> str:
     """``run`` for a thread: shared counters, which replica is mine, what a lane does, the flush."""
-    rows = rows or {}
+    crowd = crowd or {}
     arguments = [name for name in run.arguments.split(", ") if name != "task"]
-    mine = per_thread(indented(run.setup, 0) + indented(run.block, 0), stores, scalar=known)
-    setup = len(per_thread(indented(run.setup, 0), stores, scalar=known))
+    given = {"scalar": known, "crowd": crowd}
+    mine = per_thread(indented(run.setup, 0) + indented(run.block, 0), stores, **given)
+    setup = len(per_thread(indented(run.setup, 0), stores, **given))
     kept = [name for name, how in stores.items() if how == "shared"]
     stride = "range(cuda.threadIdx.x, {}, cuda.blockDim.x)"
     head = [
@@ -48,9 +62,7 @@ def run_source(run, stores: dict[str, str], known: bool, rows: dict[str, int] | 
         "start = block * 64",
         "valid = min(64, n - start)",
     ]
-    words = 2 * sum(max(1, n) for n in rows.values())
-    tail, room = [], f"{words} * cuda.blockDim.x" if words else "0"
-    zeroed = room
+    tail, room = [], "0"
     for name in kept:
         head.append(f"{name}_first = np.int32({room})")
         room += f" + {name}.size"
@@ -61,20 +73,11 @@ def run_source(run, stores: dict[str, str], known: bool, rows: dict[str, int] | 
         ]
     if kept:
         head += ["counters = cuda.shared.array(0, int32)"]
-        each = f"range({zeroed} + cuda.threadIdx.x, {room}, cuda.blockDim.x)"
-        head += [f"for c in {each}:", "    counters[c] = 0", "cuda.syncthreads()"]
+        head += [f"for c in {stride.format(room)}:", "    counters[c] = 0", "cuda.syncthreads()"]
         tail = ["cuda.syncthreads()", *tail]
+    for kind, array in ARRAYS.items():
+        rows = sum(len(b.part) for b in crowd.values() if b.array == array)
+        head += [f"{array} = cuda.shared.array(({rows}, {FEWER}), {kind})"] if rows else []
+    head += ["lane = np.uint32(cuda.threadIdx.x)"] if crowd else []
     text = f"def run({', '.join(arguments)}):\n" + indented(head, 1)
-    text += indented(["if i < valid:"], 1) + indented(mine[setup:], 2) + indented(tail, 1)
-    first = 0
-    for name, count in rows.items():
-        begin = run.trail.start if name == "lanes" else 0
-        array = "sums" if count else "wholes"
-        for k in range(max(1, count)):
-            place = f"{array}[np.uint32({first + k} * cuda.blockDim.x + cuda.threadIdx.x)]"
-            text = re.sub(rf"\b{name}_{begin + k}\b" if count else rf"\b{name}\b", place, text)
-        first += max(1, count)
-    if rows:
-        arrays = "sums = cuda.shared.array(0, float64)", "wholes = cuda.shared.array(0, int64)"
-        text = text.replace(":\n", ":\n" + indented(arrays, 1), 1)
-    return text
+    return text + indented(["if i < valid:"], 1) + indented(mine[setup:], 2) + indented(tail, 1)

@@ -3,7 +3,8 @@
 The CPU engine's text says everything about a run once: what a lane draws, steps, counts. Here each
 lane becomes a thread. A loop over lanes becomes its body; a buffer of lanes becomes one scalar a
 row, so that the state lives in registers, or where rows are not known when compiling an array of
-the thread's own; counts that lanes share are added atomically.
+the thread's own, or where registers are too few a column of an array in shared memory; counts that
+lanes share are added atomically.
 """
 
 from __future__ import annotations
@@ -18,28 +19,40 @@ LANES = 64
 class Buffer:
     """A buffer of lanes: its rows (None: one row, without an index), its type, how it is kept.
 
-    ``scalar``: one name a row; otherwise an array of the thread.
+    ``scalar``: one name a row; otherwise an array of the thread, or rows of the block's ``array``,
+    where a thread has a column. There may be a ``part`` of the rows alone, from row ``first`` on.
     """
 
     rows: int | None
     kind: str
     scalar: bool
+    array: str = ""
+    first: int = 0
+    part: range = range(0)
+
+    def holds(self, row: ast.expr) -> bool:
+        """Whether that row is in the block's array; one that is not known can be nowhere else."""
+        known = isinstance(row, ast.Constant)
+        return bool(self.array) and (not known or row.value in self.part)
 
 
-def per_thread(text: str, stores: dict[str, str], *, scalar: bool) -> list[str]:
+def per_thread(
+    text: str, stores: dict[str, str], *, scalar: bool, crowd: dict[str, Buffer] | None = None
+) -> list[str]:
     """The lines of one thread from the CPU's lines, which loop over 64 lanes.
 
     ``stores`` says how to add to a store, by the name of its counts: "shared", "global" or "exact".
-    ``scalar``: the rows of every buffer are known when compiling, and become scalars.
+    ``scalar``: the rows of every buffer are known when compiling, and become scalars. ``crowd``:
+    buffers, and whole numbers by their names, that are kept in shared memory.
     """
     tree = ast.parse(text)
-    buffers = _buffers(tree, scalar)
+    buffers = buffers_of(tree, scalar) | (crowd or {})
     rewritten = _Threads(buffers, stores).block(tree.body, {})
     module = ast.fix_missing_locations(ast.Module(body=rewritten, type_ignores=[]))
     return ast.unparse(module).splitlines()
 
 
-def _buffers(tree: ast.Module, scalar: bool) -> dict[str, Buffer]:
+def buffers_of(tree: ast.Module, scalar: bool) -> dict[str, Buffer]:
     """Every ``name = np.empty((rows, 64), kind)`` or ``np.empty(64, kind)``."""
     found = {}
     for node in ast.walk(tree):
@@ -172,18 +185,41 @@ class _Threads:
     def place(self, node: ast.Subscript, known: dict[str, int], context) -> ast.expr:
         """The scalar, or the place in the thread's array, of an element of a buffer."""
         name, buffer = node.value.id, self.buffer(node)
+        row = ast.Constant(0)
+        if buffer.rows is not None:
+            row = _fold(self.expression(node.slice.elts[0], known))
+        if buffer.holds(row):
+            return self.column(buffer, row, context)
         if buffer.rows is None:
             return ast.Name(name, context)
-        row = _fold(self.expression(node.slice.elts[0], known))
         if not buffer.scalar:
             return ast.Subscript(ast.Name(name, ast.Load()), row, context)
         if not isinstance(row, ast.Constant):
             raise ValueError(f"{ast.unparse(node)}: which row is not known when compiling")
         return ast.Name(f"{name}_{row.value}", context)
 
+    def column(self, buffer: Buffer, row: ast.expr, context) -> ast.expr:
+        """The thread's own element of a row in shared memory."""
+        offset = buffer.first - buffer.part.start
+        place = _fold(ast.BinOp(row, ast.Add(), ast.Constant(offset)))
+        # An index without a sign is not asked whether it counts from the end.
+        index = ast.unparse(place)
+        index = index if isinstance(place, ast.Constant) else f"np.uint32({index})"
+        made = ast.parse(f"{buffer.array}[{index}, lane]", mode="eval").body
+        return ast.Subscript(made.value, made.slice, context)
+
+    def whole(self, node: ast.AST) -> Buffer | None:
+        """The place of a name that stands for a whole number in shared memory."""
+        buffer = self.buffers.get(node.id) if isinstance(node, ast.Name) else None
+        return buffer if buffer and buffer.rows == 0 else None
+
     def assignment(self, node: ast.Assign, known: dict[str, int]) -> list[ast.stmt]:
         """A buffer's allocation, a whole buffer's clearing, or any other assignment."""
         target = node.targets[0]
+        if buffer := self.whole(target):
+            value = self.expression(node.value, known)
+            place = self.column(buffer, ast.Constant(0), ast.Store())
+            return [ast.Assign(targets=[place], value=value)]
         buffer = self.buffer(target)
         if isinstance(target, ast.Name) and target.id in self.buffers:
             return self.allocation(target.id)
@@ -210,16 +246,21 @@ class _Threads:
         """What takes the place of ``np.empty``."""
         buffer = self.buffers[name]
         if not buffer.scalar:
+            if buffer.array:
+                return []
             return _statements(f"{name} = cuda.local.array({buffer.rows}, {buffer.kind})")
-        rows = [name] if buffer.rows is None else [f"{name}_{k}" for k in range(buffer.rows)]
+        own = [k for k in range(buffer.rows or 0) if k not in buffer.part]
+        rows = [name] if buffer.rows is None else [f"{name}_{k}" for k in own]
         return [line for row in rows for line in _statements(f"{row} = {buffer.kind}(0)")]
 
     def cleared(self, name: str, buffer: Buffer) -> list[ast.stmt]:
         """Zeros in every row."""
         if not buffer.scalar:
+            place = ast.Name(f"row_of_{name}", ast.Load())
+            place = self.column(buffer, place, ast.Store()) if buffer.array else None
+            place = ast.unparse(place) if place else f"{name}[row_of_{name}]"
             return _statements(
-                f"for row_of_{name} in range({buffer.rows}):\n"
-                f"    {name}[row_of_{name}] = {buffer.kind}(0)"
+                f"for row_of_{name} in range({buffer.rows}):\n    {place} = {buffer.kind}(0)"
             )
         return self.allocation(name)
 
@@ -227,6 +268,9 @@ class _Threads:
         """``+=`` on a buffer, on counts that threads share, or on anything else."""
         value = self.expression(node.value, known)
         target, buffer = node.target, self.buffer(node.target)
+        if place := self.whole(target):
+            place = self.column(place, ast.Constant(0), ast.Store())
+            return [ast.AugAssign(place, node.op, value)]
         if isinstance(target, ast.Name):
             old = known.pop(target.id, None)
             if old is not None and isinstance(value, ast.Constant):
@@ -287,7 +331,9 @@ class _Expression(ast.NodeTransformer):
         self.threads, self.known = threads, known
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        """A known number."""
+        """A known number, or one in shared memory."""
+        if buffer := self.threads.whole(node):
+            return self.threads.column(buffer, ast.Constant(0), ast.Load())
         return ast.Constant(self.known[node.id]) if node.id in self.known else node
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
