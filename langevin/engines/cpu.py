@@ -184,7 +184,7 @@ def parts(surface, dynamics, observers, dtype: str, **layout) -> tuple[list[str]
         source.step_source(one),
         *(piece.functions for piece in pieces if piece.functions),
     ]
-    return functions, _run(plan, parameters, batches, stepping(plan, batches), pieces)
+    return functions, _run(plan, parameters, batches, stepping(plan, batches), pieces, observers)
 
 
 def indented(lines, depth: int) -> str:
@@ -192,7 +192,7 @@ def indented(lines, depth: int) -> str:
     return "".join("    " * depth + line + "\n" if line else "\n" for line in lines)
 
 
-def _run(layout: Layout, parameters, batches, stepping, pieces) -> Run:
+def _run(layout: Layout, parameters, batches, stepping, pieces, observers) -> Run:
     arguments = joined(
         ["positions", "coefficients", "parameters", "fates", "key0", "key1", "limit"],
         ["first_replica", "numbers"],
@@ -232,14 +232,20 @@ def _run(layout: Layout, parameters, batches, stepping, pieces) -> Run:
         *(batches.block if batches else []),
         *(line for piece in pieces for line in piece.block),
     ]
-    if pieces and layout.threads:
-        block += ["steps = np.int32(step_end - 4 * group_begin)", *_awaited(_due(pieces))]
+    trail = range(layout.trail + source.GROUP * size)
+    if layout.known and not layout.crowded:  # where no group is taken, none has been written
+        block.append("for i in range(64):")
+        block += [f"    lanes[{row}, i] = 0" for row in trail[layout.trail :]]
     end = "group_end"
     if layout.leaves:
         block += ["for i in range(64):", "    end = group_end if fate[i] < 0 else group_begin"]
         end = "end"
-    block += [f"for group in range(group_begin, {end}):"]
-    step = [*words(layout), *stepping, *_observe(pieces, layout)]
+    step, look = [*words(layout), *stepping], _observe(pieces, layout, observers)
+    if layout.threads:
+        block += _thread_loop(layout, end, step, look)
+    else:
+        block += [f"for group in range(group_begin, {end}):"]
+        block += ["    " + line for line in step + look]
     tail = [
         "last = (step_end - 1) % 4",
         "partial = last != 3 and group_end > group_begin",
@@ -259,18 +265,44 @@ def _run(layout: Layout, parameters, batches, stepping, pieces) -> Run:
         "        positions[k, r] = lanes[k, i]",
         *(line for piece in pieces for line in piece.flush),
     ]
-    trail = range(layout.trail + source.GROUP * size)
     kept = tuple(name for k, piece in enumerate(pieces) for name in lasting(k, piece))
-    return Run(arguments, head, [*block, *("    " + line for line in step), *tail], trail, kept)
+    return Run(arguments, head, [*block, *tail], trail, kept)
 
 
-def _observe(pieces, layout: Layout) -> list[str]:
+def _thread_loop(layout: Layout, end: str, step: list[str], look: list[str]) -> list[str]:
+    """A thread's loop over groups, whose numbers have 32 bits.
+
+    It goes on to the next look at once, so that no group asks for one. Where it stops short, the
+    replica has diverged, and there is nothing to look at.
+    """
+    step = [*step, "group = np.uint32(group + np.uint32(1))"]
+    lines = ["group = np.uint32(group_begin)", f"finish = np.uint32({end})", "stop = finish"]
+    if look:
+        steps = "np.int32(step_end - 4 * group_begin)"
+        lines += [f"steps = {steps} if group < finish else np.int32(0)"]
+        lines += [line.strip() for line in look[-2:]]
+        step += ["if group >= stop:", "    break"]
+        step = [
+            "memory_may_change()",  # keeps the compiler from making one loop of two
+            "while True:",
+            *("    " + line for line in step),
+            "if group < stop or step >= steps:" if layout.leaves else "if step >= steps:",
+            "    break",
+            *look,
+        ]
+    lines += ["while group < finish:", *("    " + line for line in step)]
+    gone = ["for i in range(64):", "    if group < stop:", "        fate[i] = np.int32(group)"]
+    return lines + (gone if layout.leaves else [])
+
+
+def _observe(pieces, layout: Layout, observers) -> list[str]:
     """Lets every observer look at the steps of this group that are its own."""
     if not pieces:
         return []
     due = _due(pieces)
     if layout.threads:
-        return _wait(pieces, layout, due)
+        rare = len(pieces) == 1 and observers[0].at is None and observers[0].every >= GROUP
+        return _wait(pieces, layout, due, rare)
     lines = [
         f"if {due} <= 4 * group + 4:",
         "    for j in range(4):",
@@ -291,19 +323,22 @@ def _due(pieces) -> str:
 
 
 def _awaited(due: str) -> list[str]:
-    """The next step to look at, of this launch, and its group, or -1 if there is none."""
-    group = "np.int32(np.int32(group_begin) + ((step - 1) >> 2))"
-    return [f"step = {due}", f"awaited = {group} if step <= steps else np.int32(-1)"]
+    """The next step to look at, of this launch, and the group after it; or after the last."""
+    group = "np.uint32(np.uint32(group_begin) + np.uint32(step >> np.int32(2)) + np.uint32(1))"
+    return [f"step = {due}", f"stop = {group} if step < steps else finish"]
 
 
-def _wait(pieces, layout: Layout, due: str) -> list[str]:
-    """The same for a thread: one comparison a group, and no look at steps that are not due."""
+def _wait(pieces, layout: Layout, due: str, rare: bool) -> list[str]:
+    """The same for a thread, whose group is the one after the steps to look at.
+
+    ``rare``: a group has one look at most.
+    """
     # Otherwise the compiler would keep in registers, from look to look, what was moved out of them.
     apart = ["    memory_may_change()"] if layout.crowded else []
     lines = [
-        "while group == awaited:",
+        "if True:" if rare else "while step < steps and group == stop:",
         *apart,
-        "    place = np.int32(step - 1) & np.int32(3)",
+        "    place = step & np.int32(3)",
         *("    " + line for line in at_step(layout, "place")),
     ]
     for k, piece in enumerate(pieces):

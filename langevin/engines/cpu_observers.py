@@ -46,19 +46,21 @@ def _histogram(k: int, observer, layout) -> Piece:
     setup += [f"width{k} = np.int32({' * '.join(bins)})"]
     slots = "1" if observer.at is None else f"(at{k}.size - 1)"
     block += ["for i in range(64):", f"    base{k}[i] *= {slots} * np.int64(width{k} + 1)"]
-    index = [
-        f"b{a} = bin_index(lanes[row + {axis}, i], low{k}_{a}, inverse{k}_{a}, count{k}_{a})"
-        for a, axis in enumerate(axes)
-    ]
+    outside = f"width{k}" if len(axes) == 1 else "-1"
+    index = []
+    for a, axis in enumerate(axes):
+        bounds = f"low{k}_{a}, inverse{k}_{a}, count{k}_{a}"
+        index += [f"b{a} = bin_index(lanes[row + {axis}, i], {bounds}, {outside})"]
     if len(axes) == 2:
-        index += [f"b0 = b0 * bins{k}_1 + b1 if b0 >= 0 and b1 >= 0 else np.int32(-1)"]
+        index += [f"b0 = b0 * bins{k}_1 + b1 if b0 >= 0 and b1 >= 0 else width{k}"]
     record = [
         *due,
         f"offset{k} = np.int32(when{k}) * (width{k} + np.int32(1))",
         "for i in range(64):",
         *("    " + line for line in index),
-        f"    b0 = np.int32(base{k}[i]) + offset{k} + (b0 if b0 >= 0 else width{k})",
-        f"    slot{k}[i] = b0 if fate[i] < 0 else dead{k}",
+        f"    b0 = np.int32(base{k}[i]) + offset{k} + b0",
+        # A thread whose replica has diverged may be gone.
+        f"    slot{k}[i] = b0" + ("" if layout.leaves else f" if fate[i] < 0 else dead{k}"),
         "for i in range(64):",
         f"    counts{k}[slot{k}[i]] += 1",
     ]

@@ -36,13 +36,14 @@ def passage_source(k: int, observer, layout) -> Piece:
         arguments += [f"minimum{k}", *more]
         setup += prepare
         call, functions = f"basin{k}[i] == minimum{k}", ""
+    now = "step + 1" if layout.threads else "step"
     here = f"(not {call})" if observer.leave else f"({call})"
     record = [
         *due,
         *find,
         "for i in range(64):",
         f"    fresh = {here} & (first_step{k}[i] == 0) & (fate[i] < 0)",
-        f"    first_step{k}[i] = step if fresh else first_step{k}[i]",
+        f"    first_step{k}[i] = {now} if fresh else first_step{k}[i]",
     ]
     return Piece(arguments, setup, block, record, flush, functions)
 
@@ -102,7 +103,7 @@ def trajectory_source(k: int, observer, layout) -> Piece:
     arguments, block, due = schedule(k, observer, layout)
     now = f"(step - first{k}) // every{k}"
     if layout.threads:  # counted: a division of 64 bits is a function
-        block += [f"turn{k} = np.int32((ahead + 4 * group_begin - first{k}) // every{k})"]
+        block += [f"turn{k} = np.int32((ahead + 4 * group_begin + 1 - first{k}) // every{k})"]
         due += [f"turn{k} = np.int32(turn{k} + 1)"]
         now = f"turn{k} - 1"
     record = [
@@ -151,7 +152,7 @@ def autocorrelation_source(k: int, observer, layout) -> Piece:
     )
     lag = [f"when{k} = ((step - first{k}) // every{k}) % lags{k}"]
     if layout.threads:
-        turn = f"((ahead + 4 * group_begin - first{k}) // every{k}) % lags{k}"
+        turn = f"((ahead + 4 * group_begin + 1 - first{k}) // every{k}) % lags{k}"
         block += [f"turn{k} = np.int32({turn})"]
         following = f"np.int32(turn{k} + 1) if turn{k} + 1 < lags{k} else np.int32(0)"
         lag = [f"when{k} = turn{k}", f"turn{k} = {following}"]

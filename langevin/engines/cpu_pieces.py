@@ -43,8 +43,8 @@ def schedule(k: int, observer, layout) -> tuple[list, list, list]:
     """Arguments, lines at the head of a block, and lines for each step that is due.
 
     ``next{k}`` is the next step due; ``when{k}`` the slot to count in: the half of the run, or with
-    at= the number of the step among those. A thread counts its steps from the launch's begin, so
-    that 32 bits hold them.
+    at= the number of the step among those. A thread counts the steps of its launch, the first being
+    0, so that 32 bits hold them.
     """
     if layout.threads:
         return _thread_schedule(k, observer)
@@ -68,7 +68,7 @@ def schedule(k: int, observer, layout) -> tuple[list, list, list]:
 
 def _thread_schedule(k: int, observer) -> tuple[list, list, list]:
     if observer.at is not None:
-        following = f"next{k} = np.int32(min(at{k}[place{k}] - 4 * group_begin, {FAR}))"
+        following = f"next{k} = np.int32(min(at{k}[place{k}] - 4 * group_begin - 1, {FAR}))"
         block = [
             f"place{k} = np.int32(0)",
             f"while at{k}[place{k}] <= 4 * group_begin:",
@@ -78,15 +78,15 @@ def _thread_schedule(k: int, observer) -> tuple[list, list, list]:
         due = [f"when{k} = place{k}", f"place{k} = np.int32(place{k} + 1)", following]
         return [f"at{k}"], block, due
     block = [
-        f"ahead = first{k} - 4 * group_begin",
-        "if ahead <= 0:",
-        f"    ahead += (-ahead // every{k} + 1) * every{k}",
+        f"ahead = first{k} - 4 * group_begin - 1",
+        "if ahead < 0:",
+        f"    ahead += ((-1 - ahead) // every{k} + 1) * every{k}",
         f"next{k} = np.int32(min(ahead, {FAR}))",
         f"stride{k} = np.int32(min(every{k}, {FAR}))",
-        f"half{k} = np.int32(min(max(middle{k} - 4 * group_begin, 0), {FAR}))",
+        f"half{k} = np.int32(min(max(middle{k} - 4 * group_begin, 0), {FAR + 1}))",
     ]
     due = [
-        f"when{k} = np.int32(0) if step <= half{k} else np.int32(1)",
+        f"when{k} = np.int32(0) if step < half{k} else np.int32(1)",
         f"next{k} = np.int32(next{k} + stride{k})",
     ]
     return [f"first{k}", f"every{k}", f"middle{k}"], block, due

@@ -93,7 +93,6 @@ def _kept(layout: Layout) -> list[str]:
     if layout.leaves:
         return [
             f"if not ({inside}):",
-            "    fate[i] = np.int32(group)",
             "    break",
             *(f"lanes[{k}, i] = {name}" for k, name in enumerate(state)),
         ]

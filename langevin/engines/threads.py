@@ -148,20 +148,8 @@ class _Threads:
             return lines
         self.forget([node], known)
         body = self.block(node.body, dict(known))
-        if node.target.id == "group":
-            return self.counted(*stop, body)
         call = ast.Call(func=node.iter.func, args=stop, keywords=[])
         return [ast.For(target=node.target, iter=call, body=body or [ast.Pass()], orelse=[])]
-
-    def counted(self, begin: ast.expr, end: ast.expr, body: list[ast.stmt]) -> list[ast.stmt]:
-        """The loop over groups with a counter of 32 bits, which holds the last group's number."""
-        lines = _statements(
-            f"group = np.int32({ast.unparse(begin)} - 1)\n"
-            f"group_last = np.int32({ast.unparse(end)} - 1)\n"
-            "while group < group_last:\n    group = np.int32(group + np.int32(1))"
-        )
-        lines[-1].body += body
-        return lines
 
     def indexes(self, body: list[ast.stmt], name: str) -> bool:
         """Whether a loop's variable says which row of a buffer of scalars is meant."""
@@ -243,15 +231,11 @@ class _Threads:
         return [ast.Assign(targets=[target], value=value)]
 
     def allocation(self, name: str) -> list[ast.stmt]:
-        """What takes the place of ``np.empty``."""
+        """What takes the place of ``np.empty``: nothing, except for an array of the thread."""
         buffer = self.buffers[name]
-        if not buffer.scalar:
-            if buffer.array:
-                return []
-            return _statements(f"{name} = cuda.local.array({buffer.rows}, {buffer.kind})")
-        own = [k for k in range(buffer.rows or 0) if k not in buffer.part]
-        rows = [name] if buffer.rows is None else [f"{name}_{k}" for k in own]
-        return [line for row in rows for line in _statements(f"{row} = {buffer.kind}(0)")]
+        if buffer.scalar or buffer.array:
+            return []
+        return _statements(f"{name} = cuda.local.array({buffer.rows}, {buffer.kind})")
 
     def cleared(self, name: str, buffer: Buffer) -> list[ast.stmt]:
         """Zeros in every row."""
@@ -262,7 +246,8 @@ class _Threads:
             return _statements(
                 f"for row_of_{name} in range({buffer.rows}):\n    {place} = {buffer.kind}(0)"
             )
-        return self.allocation(name)
+        rows = [name] if buffer.rows is None else [f"{name}_{k}" for k in range(buffer.rows)]
+        return [line for row in rows for line in _statements(f"{row} = {buffer.kind}(0)")]
 
     def addition(self, node: ast.AugAssign, known: dict[str, int]) -> list[ast.stmt]:
         """``+=`` on a buffer, on counts that threads share, or on anything else."""

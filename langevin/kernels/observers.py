@@ -5,11 +5,11 @@ import math
 import numpy as np
 
 
-def bin_index(x, low, inverse_width, n_bins):
-    """The bin of x among ``n_bins`` equal ones from ``low``, or -1 if it is in none (NaN too)."""
+def bin_index(x, low, inverse_width, n_bins, outside):
+    """The bin of x among ``n_bins`` equal ones from ``low``; ``outside`` if in none (NaN too)."""
     scaled = (x - low) * inverse_width
     inside = (scaled >= 0) and (scaled < n_bins)
-    return np.int32(scaled) if inside else np.int32(-1)
+    return np.int32(scaled) if inside else np.int32(outside)
 
 
 def cell_index(x, low, inverse_width, n_cells):
