@@ -444,7 +444,7 @@ BUGS = {
     "a running sum not flushed": (r"\n {8}add_exactly\(counts2\[base2, kept2, 1\].*", ""),
     "a slot late": (r"step < half2", "step <= half2"),
     "the last step lost": (r"partial = .*", "partial = False"),
-    "a look too many": (r"step < steps else", "step <= steps else"),
+    "a look too many": (r"(steps = np.int32\(step_end - 4 \* group_begin)\)", r"\1 + 1)"),
     "a passage a step late": (r"step \+ 1 if fresh", "step + 2 if fresh"),
     "the idle threads work": (r"if i < valid:", "if i < 64 and (start + i < n or i % 2 == 0):"),
     "a wrong draw index": (r"dice\[b % 4\]", "dice[(b + 1) % 4]"),

@@ -503,3 +503,46 @@ def test_runs_without_sums_are_launched_whole():
     engine = types.SimpleNamespace(observers=[])
     share = types.SimpleNamespace(engine=engine, observers=[], n=2**32 - 1, tasks=64, added=0)
     assert list(cuda.Share.launches(share, 8, 4104)) == [(8, 4104)]
+
+
+# --- roots and ratios -----------------------------------------------------------------------------
+
+
+def fused(a, b, c):
+    """a b + c, rounded once."""
+    return float(Fraction(a) * Fraction(b) + Fraction(c))
+
+
+def refined(steps, estimate, error):
+    """The steps as a GPU takes them, after an estimate that is off by so much."""
+
+    def guess(x):
+        return float(Fraction(estimate(x)) * (1 + Fraction(error)))
+
+    return steps(guess, fused, float.__mul__, float.__neg__, float)
+
+
+@settings(max_examples=500, deadline=None)
+@given(x=st.floats(1, 4), power=st.integers(-60, 60), error=st.floats(-(2.0**-19), 2.0**-19))
+def test_a_refined_root_is_that_of_the_cpu(x, power, error):
+    root = refined(compiling.root_steps, lambda v: 1 / math.sqrt(v), error)
+    x = math.ldexp(x, power)
+    assert root(x) == math.sqrt(x)
+    assert root(0.0) == 0.0 == root(-0.0)
+
+
+@settings(max_examples=500, deadline=None)
+@given(a=st.floats(-1, 1), b=st.floats(1, 4), error=st.floats(-(2.0**-19), 2.0**-19))
+def test_a_refined_ratio_is_that_of_the_cpu(a, b, error):
+    ratio = refined(compiling.ratio_steps, lambda v: 1 / v, error)
+    if a == 0 or abs(a) > 2.0**-900:
+        assert ratio(a, b) == a / b
+
+
+def test_an_estimate_too_rough_is_seen():
+    """The twin: what 2**-19 is needed for."""
+    rng = np.random.default_rng(5)
+    root = refined(compiling.root_steps, lambda v: 1 / math.sqrt(v), 2.0**-8)
+    assert any(root(x) != math.sqrt(x) for x in rng.uniform(1, 4, 50))
+    ratio = refined(compiling.ratio_steps, lambda v: 1 / v, 2.0**-8)
+    assert any(ratio(a, 3.3) != a / 3.3 for a in rng.uniform(0.1, 1, 50))

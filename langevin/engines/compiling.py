@@ -202,6 +202,40 @@ def cuda():
     return cuda
 
 
+def root_steps(inverse, fma, times, minus, number) -> Callable:
+    """A correctly rounded root, in the operations given: of 0, or of 2**-500 to 2**500.
+
+    ``inverse`` estimates 1/sqrt(x) within 2**-19: a step of third order brings that below 2**-54,
+    and what the root then misses is added with one rounding. As the CUDA compiler has it.
+    """
+
+    def root(x):
+        y = inverse(fma(number(1.0), x, number(2.0**-900)))  # finite for x = 0
+        missing = fma(x, minus(times(y, y)), number(1.0))
+        y = fma(fma(missing, number(0.375), number(0.5)), times(y, missing), y)
+        near = times(x, y)
+        return fma(fma(minus(near), near, x), times(y, number(0.5)), near)
+
+    return root
+
+
+def ratio_steps(inverse, fma, times, minus, number) -> Callable:
+    """A correctly rounded ratio, likewise: of 0 or |a| above 2**-900, and b from 1 to 4.
+
+    ``inverse`` estimates 1/b within 2**-19.
+    """
+
+    def ratio(a, b):
+        y = inverse(b)
+        missing = fma(minus(b), y, number(1.0))
+        y = fma(y, fma(missing, missing, missing), y)
+        y = fma(y, fma(minus(b), y, number(1.0)), y)
+        near = times(a, y)
+        return fma(y, fma(minus(b), near, a), near)
+
+    return ratio
+
+
 @functools.cache
 def _hardware() -> dict[str, Callable]:
     """One-instruction functions by the names that the hardware modules of kernels/ call."""
@@ -209,6 +243,8 @@ def _hardware() -> dict[str, Callable]:
         named = {"log2": math.log2, "sqrt": math.sqrt, "sine": math.sin, "cosine": math.cos}
         found = {f"hardware_{k}": lambda x, f=f: np.float32(f(x)) for k, f in named.items()}
         found |= {"hardware_product": lambda a, b: np.uint64(a) * np.uint64(b)}
+        found |= {"hardware_root": lambda x: np.float64(math.sqrt(x))}
+        found |= {"hardware_ratio": lambda a, b: np.float64(a / b)}
         return found | {"memory_may_change": lambda: None}
     from numba.cuda.extending import intrinsic as device_intrinsic
 
@@ -239,9 +275,32 @@ def _hardware() -> dict[str, Callable]:
 
         return types.void(), generate
 
+    def refined(steps: Callable, instruction: str, count: int):
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(ir.DoubleType(), [ir.DoubleType()])
+            estimate = ir.InlineAsm(kind, f"{instruction}.approx.ftz.f64 $0, $1;", "=d,d")
+
+            def number(value):
+                return ir.Constant(ir.DoubleType(), value)
+
+            def minus(x):
+                return builder.fsub(number(-0.0), x)
+
+            guess = lambda x: builder.call(estimate, [x])  # noqa: E731
+            return steps(guess, builder.fma, builder.fmul, minus, number)(*arguments)
+
+        real = types.float64
+        if count == 1:
+            return device_intrinsic(lambda typing_context, x: (real(real), generate))
+        return device_intrinsic(lambda typing_context, a, b: (real(real, real), generate))
+
     named = {"log2": "lg2", "sqrt": "sqrt", "sine": "sin", "cosine": "cos"}
     found = {f"hardware_{k}": unit(instruction) for k, instruction in named.items()}
-    found |= {"hardware_product": device_intrinsic(product)}
+    found |= {
+        "hardware_product": device_intrinsic(product),
+        "hardware_root": refined(root_steps, "rsqrt", 1),
+    }
+    found |= {"hardware_ratio": refined(ratio_steps, "rcp", 2)}
     return found | {"memory_may_change": device_intrinsic(changed)}
 
 

@@ -23,7 +23,7 @@ from langevin.engines.cuda_text import FEWER, columns, crowded, run_source
 from langevin.engines.dropping import Remaining, all_passed, passages_alone, pays, waiting
 from langevin.engines.exact_sums import ADD_EXACTLY, PARTS, ROOM, carried, from_floats, to_floats
 from langevin.errors import UnavailableError
-from langevin.kernels import hardware, hardware_philox
+from langevin.kernels import hardware, hardware_double, hardware_philox
 
 THREADS = 256  # of a block, at most
 SHARED = 16 * 1024  # bytes that a block's counters may take; with CROWD 48 kB, what every GPU has
@@ -328,7 +328,7 @@ def kernel_source(surface, dynamics, observers, dtype: str) -> tuple[str, bool]:
     for k, observer in enumerate(observers):
         exact = observer.store.dtype == float and observer.kind != "trajectory"
         stores[f"counts{k}"] = "shared" if observer in kept else "exact" if exact else "global"
-    faster = (hardware_philox, hardware) if dtype == "float32" else (hardware_philox,)
+    faster = (hardware_philox, hardware if dtype == "float32" else hardware_double)
     hardware_text = [compiling.pasted(module) for module in faster]
     crowd = columns(run, np.dtype(dtype).itemsize) if layout["crowded"] else {}
     text = run_source(run, stores, known, crowd)

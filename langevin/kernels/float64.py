@@ -17,12 +17,17 @@ HALF_TURN = np.float64(math.pi * 2.0**-32)
 SIGN = np.uint64(0x80000000)
 
 
+def ratio(a, b):
+    """a / b for b between 1 and 4 and |a| below 1, 0 or above 2**-900."""
+    return a / b
+
+
 def log_parts(x):
     """``log(m)`` and e with x = m 2**e, sqrt(1/2) <= m < sqrt(2), for positive normal x."""
     bits = np.float64(x).view(np.int64)
     e = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
     f = np.int64(bits - (e << np.int64(52))).view(np.float64) - real(1)
-    s = f / (real(2) + f)
+    s = ratio(f, real(2) + f)
     z = s * s
     w = z * z
     odd = (w * real(1.531383769920937332e-1) + real(2.222219843214978396e-1)) * w
@@ -63,6 +68,11 @@ def half_turn(t):
     return s, c * z + real(1)
 
 
+def radius_of(square):
+    """The root of a number that is 0 or between 2**-60 and 2**60."""
+    return real(math.sqrt(square))
+
+
 def normal_pair(w0, w1, w2, w3):
     """Two standard normals from four 32-bit words (Box-Muller, both outputs).
 
@@ -72,7 +82,7 @@ def normal_pair(w0, w1, w2, w3):
     """
     bits = (np.uint64(w0) << np.uint64(21)) ^ (np.uint64(w1) >> np.uint64(11))
     log_m, e = log_parts((real(np.uint64(bits).view(np.int64)) + real(0.5)) * real(2.0**-53))
-    radius = real(math.sqrt(real(-2) * (log_m + e * LN2)))
+    radius = radius_of(real(-2) * (log_m + e * LN2))
     doubled = np.uint32(w2 << np.uint32(1))
     fine = real(w3) * real(2.0**-31)
     s, c = half_turn((real(np.uint32(doubled).view(np.int32)) + fine) * HALF_TURN)
