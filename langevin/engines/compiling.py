@@ -299,8 +299,8 @@ def _hardware() -> dict[str, Callable]:
     found |= {
         "hardware_product": device_intrinsic(product),
         "hardware_root": refined(root_steps, "rsqrt", 1),
+        "hardware_ratio": refined(ratio_steps, "rcp", 2),
     }
-    found |= {"hardware_ratio": refined(ratio_steps, "rcp", 2)}
     return found | {"memory_may_change": device_intrinsic(changed)}
 
 
