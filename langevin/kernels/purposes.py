@@ -16,3 +16,6 @@ class Purpose(IntEnum):
     SUBSET = 16  # rank of an example of a data set: (example, 0, 0, SUBSET)
     NOISY = 17  # rank of an example among those whose label is replaced: (example, 0, 0, NOISY)
     LABEL = 18  # the label that replaces it: (example, 0, 0, LABEL)
+    PROBE = 24  # signs of a random vector: (vector, element // 128, 0, PROBE)
+    DIRECTION = 25  # normals of a random vector: (vector, element // 4, 0, DIRECTION)
+    PLACE = 26  # uniform numbers, such as ranks: (vector, element // 4, 0, PLACE)

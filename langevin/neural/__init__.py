@@ -15,16 +15,26 @@ except ImportError:
     ) from None
 
 from langevin.neural import data, models
+from langevin.neural.curvature import (
+    HessianOperator,
+    hessian,
+    hessian_norm,
+    hessian_operator,
+    hessian_trace,
+    top_eigenvalues,
+)
 from langevin.neural.observers import (
     Accuracy,
     BatchLoss,
     Distance,
     GradientNorm,
+    HessianNorm,
     Loss,
     Record,
     WeightNorm,
 )
 from langevin.neural.result import NetworkResult
+from langevin.neural.spectrum import spectral_density
 from langevin.neural.surface import NeuralSurface
 
 __all__ = [
@@ -32,11 +42,19 @@ __all__ = [
     "BatchLoss",
     "Distance",
     "GradientNorm",
+    "HessianNorm",
+    "HessianOperator",
     "Loss",
     "NetworkResult",
     "NeuralSurface",
     "Record",
     "WeightNorm",
     "data",
+    "hessian",
+    "hessian_norm",
+    "hessian_operator",
+    "hessian_trace",
     "models",
+    "spectral_density",
+    "top_eigenvalues",
 ]

@@ -98,6 +98,26 @@ class Distance:
 
 
 @dataclass(frozen=True, eq=False)
+class HessianNorm:
+    """The Frobenius norm of the Hessian on all training data; see `hessian_norm`."""
+
+    probes: int | None = None
+    product: str = "exact"
+    seed: int = 0
+    every: int | None = None
+    name: str = "hessian_norm"
+
+    def measure(self, view: View) -> np.ndarray:
+        """(copies,)."""
+        from langevin.neural.curvature import hessian_norm
+
+        options = {"probes": self.probes, "product": self.product, "seed": self.seed}
+        surface = view.evaluation.surface
+        rows = view.rows.cpu().numpy()
+        return np.array([hessian_norm(surface, row, **options).value for row in rows])
+
+
+@dataclass(frozen=True, eq=False)
 class Record:
     """Any number or array ``function(module, parameters, buffers)`` of one replica at a time.
 
@@ -120,7 +140,7 @@ class Record:
         return np.stack(found)
 
 
-OBSERVERS = (Loss, Accuracy, BatchLoss, GradientNorm, WeightNorm, Distance, Record)
+OBSERVERS = (Loss, Accuracy, BatchLoss, GradientNorm, WeightNorm, Distance, HessianNorm, Record)
 
 
 def fitting(surface: Any, observers: tuple) -> tuple:

@@ -1,0 +1,251 @@
+"""Derivatives of a network's loss at one point: gradients, examples' gradients, Hessian products.
+
+What every measurement of a NeuralSurface is made of. Sums over examples are weighted by how many
+there are, so a ragged last part biases nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from langevin.errors import ParameterError, UnsoundError
+from langevin.neural import stacked
+
+AT_ONCE = 1024  # examples in one graph
+KEPT = 4096  # examples whose graphs are kept between two products
+COLUMNS = 64  # vectors multiplied at once where the graph allows it
+EXACT_DIM = 400  # up to here whole Hessians are formed where nothing else is said
+
+
+class Derivatives:
+    """The loss of a NeuralSurface at ``theta`` (dim,), with its derivatives.
+
+    ``at``: parameters (dim,), a module of the surface's kind, or None for the surface's own module.
+    ``dtype``: "float64" or "float32", by default that of ``at``. Dropout is switched off. Batch
+    normalisation takes the statistics of all examples together under the policies "batch" and
+    "recalibrate" (through which it is differentiated, as in `NeuralSurface.gradient`), those of
+    the buffers under "eval".
+    """
+
+    def __init__(self, surface: Any, at: Any = None, dtype: str | None = None):
+        self.surface, self.layout, self.n = surface, surface.layout, surface.n_examples
+        theta = parameters(surface, at)
+        if dtype not in (None, "float64", "float32"):
+            raise ParameterError(f"dtype={dtype!r}: choose one of float64, float32.")
+        self.kind = getattr(torch, dtype or str(theta.dtype))
+        self.theta = torch.as_tensor(theta).to(self.kind)
+        statistics = "running" if surface.batch_norm == "eval" else "batch"
+        self.module = stacked.with_statistics(surface.module, "running").eval()
+        self.module = stacked.with_statistics(self.module, statistics).to(self.kind)
+        normalised = any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.module.modules()
+        )
+        self.joint = normalised and statistics == "batch"  # examples share statistics
+        self.graphs: dict[tuple[int, int], tuple] = {}
+        self.products = 0  # Hessian-vector products so far, of all examples
+
+    @property
+    def dim(self) -> int:
+        """How many parameters there are."""
+        return self.layout.size
+
+    def array(self, vector: torch.Tensor) -> np.ndarray:
+        """As float64."""
+        return vector.detach().cpu().double().numpy()
+
+    def tensor(self, vector: Any) -> torch.Tensor:
+        """In this precision."""
+        return torch.as_tensor(np.ascontiguousarray(vector)).to(self.kind)
+
+    def parts(self, begin: int = 0, end: int | None = None) -> Iterator[slice]:
+        """Examples ``begin`` to ``end``, so many at once as fit one graph."""
+        end = self.n if end is None else end
+        size = end - begin if self.joint else AT_ONCE
+        for low in range(begin, end, max(size, 1)):
+            yield slice(low, min(end, low + size))
+
+    def examples(self, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some examples and targets in this precision."""
+        X, y = self.surface.X[part], self.surface.y[part]
+        return X.to(self.kind) if X.is_floating_point() else X, self.surface.target(y, self.kind)
+
+    def losses(self, theta: torch.Tensor, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Each example's loss, without the penalty."""
+        views = {k: v[0] for k, v in self.layout.views(theta[None]).items()}
+        return self.surface.loss(torch.func.functional_call(self.module, views, (X,)), y)
+
+    def loss(self, theta: torch.Tensor | None = None) -> float:
+        """Mean loss and penalty."""
+        theta = self.theta if theta is None else theta
+        with torch.no_grad():
+            total = sum(
+                float(self.losses(theta, *self.examples(part)).double().sum())
+                for part in self.parts()
+            )
+        return total / self.n + 0.5 * self.surface.l2 * float(theta.double().square().sum())
+
+    def gradient(self, theta: torch.Tensor | None = None) -> torch.Tensor:
+        """Of the mean loss and penalty, (dim,)."""
+        return self.value_and_gradient(theta)[1]
+
+    def value_and_gradient(self, theta: torch.Tensor | None = None) -> tuple[float, torch.Tensor]:
+        """Both, in one pass."""
+        theta = self.theta if theta is None else theta
+        total, slope = 0.0, torch.zeros_like(theta)
+        for part in self.parts():
+            leaf = theta.detach().requires_grad_()
+            losses = self.losses(leaf, *self.examples(part))
+            slope += self._first(losses.sum(), leaf, create_graph=False)
+            total += float(losses.detach().double().sum())
+        penalty = self.surface.l2
+        value = total / self.n + 0.5 * penalty * float(theta.double().square().sum())
+        return value, slope / self.n + penalty * theta
+
+    def _first(self, total, leaf, create_graph):
+        found = torch.autograd.grad(total, leaf, create_graph=create_graph, allow_unused=True)[0]
+        return torch.zeros_like(leaf) if found is None else found
+
+    def weighted_gradient(
+        self, weights: np.ndarray, begin: int = 0, end: int | None = None
+    ) -> torch.Tensor:
+        """``sum_i weights_i grad(loss_i + penalty)`` over examples ``begin`` to ``end``."""
+        end = self.n if end is None else end
+        weights = self.tensor(weights)
+        slope = self.surface.l2 * weights.sum() * self.theta
+        for part in self.parts(begin, end):
+            leaf = self.theta.detach().requires_grad_()
+            own = weights[part.start - begin : part.stop - begin]
+            losses = self.losses(leaf, *self.examples(part))
+            slope = slope + self._first((losses * own).sum(), leaf, create_graph=False)
+        return slope
+
+    def example_gradients(self, part: slice) -> torch.Tensor:
+        """Each example's gradient, penalty included, (examples, dim).
+
+        Raises UnsoundError where batch normalisation makes examples depend on each other.
+        """
+        if self.joint:
+            raise UnsoundError(
+                "the gradient of one example does not exist here: batch normalisation with the "
+                f"batch's statistics (batch_norm={self.surface.batch_norm!r}) makes examples "
+                "depend on each other. Use batch_norm='eval', or measure mini-batches: "
+                "gradient_noise_scale(method='batches')."
+            )
+        X, y = self.examples(part)
+
+        def one(theta, x, t):
+            return self.losses(theta, x[None], t[None]).sum()
+
+        try:
+            own = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0, 0))(self.theta, X, y)
+        except Exception:  # a module that vmap refuses, with whatever error of its own
+            own = torch.stack([self._alone(x, t) for x, t in zip(X, y, strict=True)])
+        return own.detach() + self.surface.l2 * self.theta
+
+    def _alone(self, x, t):
+        leaf = self.theta.detach().requires_grad_()
+        return self._first(self.losses(leaf, x[None], t[None]).sum(), leaf, create_graph=False)
+
+    def batches_of_gradients(self, size: int | None = None) -> Iterator[tuple[slice, torch.Tensor]]:
+        """`example_gradients` of all examples, so many at once as fit 256 MB."""
+        size = size or max(1, min(AT_ONCE, 2**28 // (8 * self.dim)))
+        for low in range(0, self.n, size):
+            part = slice(low, min(self.n, low + size))
+            yield part, self.example_gradients(part)
+
+    def product(self, vectors: Any, begin: int = 0, end: int | None = None) -> torch.Tensor:
+        """The Hessian times ``vectors`` (dim,) or (dim, k), exact, by differentiating twice.
+
+        With ``begin`` and ``end``, the Hessian of the mean loss of these examples. The first
+        derivative's graph is kept from call to call while all examples fit.
+        """
+        end = self.n if end is None else end
+        V = vectors if isinstance(vectors, torch.Tensor) else self.tensor(vectors)
+        rows = V[:, None].T if V.ndim == 1 else V.T.contiguous()
+        out = torch.zeros_like(rows)
+        for part in self.parts(begin, end):
+            out += self._second(*self._slope(part), rows)
+        self.products += len(rows) if (begin, end) == (0, self.n) else 0
+        out = out / (end - begin) + self.surface.l2 * rows
+        return out[0] if V.ndim == 1 else out.T
+
+    def _slope(self, part):
+        key = (part.start, part.stop)
+        if key in self.graphs:
+            return self.graphs[key]
+        leaf = self.theta.detach().requires_grad_()
+        total = self.losses(leaf, *self.examples(part)).sum()
+        slope = self._first(total, leaf, create_graph=True)
+        if self.n <= KEPT:
+            self.graphs[key] = (leaf, slope)
+        return leaf, slope
+
+    def _second(self, leaf, slope, rows):
+        if not slope.requires_grad:  # the loss is linear in the parameters
+            return torch.zeros_like(rows)
+        if len(rows) > 1:
+            try:
+                return torch.cat(
+                    [self._again(slope, leaf, some, True) for some in rows.split(COLUMNS)]
+                )
+            except RuntimeError:  # an operation that vmap refuses
+                pass
+        return torch.stack([self._again(slope, leaf, row, False) for row in rows])
+
+    def _again(self, slope, leaf, given, batched):
+        found = torch.autograd.grad(
+            slope, leaf, given, retain_graph=True, is_grads_batched=batched, allow_unused=True
+        )[0]
+        return torch.zeros_like(given) if found is None else found
+
+    def finite_difference(self, vector: Any, step: float | None = None) -> torch.Tensor:
+        """``[grad L(theta + d v) - grad L(theta - d v)]/(2 d)``, for v (dim,).
+
+        ``step`` is the length ``d |v|``; by default ``eps**(1/3) (1 + |theta|)``, which balances
+        rounding against the third derivative.
+        """
+        v = vector if isinstance(vector, torch.Tensor) else self.tensor(vector)
+        length = float(v.norm())
+        if length == 0:
+            return torch.zeros_like(v)
+        eps = torch.finfo(self.kind).eps
+        step = eps ** (1 / 3) * (1 + float(self.theta.norm())) if step is None else float(step)
+        d = step / length
+        above, below = (self.gradient(self.theta + s * d * v) for s in (1, -1))
+        self.products += 1
+        return (above - below) / (2 * d)
+
+    def hessian(self) -> np.ndarray:
+        """The whole matrix (dim, dim), float64, symmetrised."""
+        H = self.array(self.product(torch.eye(self.dim, dtype=self.kind)))
+        return (H + H.T) / 2
+
+
+def parameters(surface: Any, at: Any) -> np.ndarray:
+    """What ``at`` means: parameters (dim,), a module, or None for the surface's own module."""
+    if at is None or isinstance(at, nn.Module):
+        theta = surface.flat(at)
+    else:
+        given = at.detach().cpu().numpy() if isinstance(at, torch.Tensor) else np.asarray(at)
+        theta = given.astype(np.float64) if given.dtype.kind in "iu" else given
+    if theta.shape != (surface.dim,) or theta.dtype.kind != "f" or not np.isfinite(theta).all():
+        raise ParameterError(
+            f"at: shape {theta.shape} of {theta.dtype} given; needed: {surface.dim} finite numbers,"
+            " (dim,), a module of the surface's kind, or None for its own module. Of a result, "
+            "take result.positions[replica]."
+        )
+    return theta.astype(np.float64) if theta.dtype.itemsize not in (4, 8) else theta
+
+
+def blocks(n: int, at_most: int) -> list[tuple[int, int]]:
+    """``n`` examples in that many, or fewer, stretches of nearly equal size."""
+    edges = np.linspace(0, n, min(n, at_most) + 1).round().astype(int)
+    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+
+
+Product = Callable[[np.ndarray], np.ndarray]
