@@ -15,6 +15,7 @@ except ImportError:
     ) from None
 
 from langevin.neural import data, models
+from langevin.neural.covariance import gradient_covariance, gradient_covariance_operator
 from langevin.neural.curvature import (
     HessianOperator,
     hessian,
@@ -23,6 +24,7 @@ from langevin.neural.curvature import (
     hessian_trace,
     top_eigenvalues,
 )
+from langevin.neural.noise_scale import gradient_noise_scale
 from langevin.neural.observers import (
     Accuracy,
     BatchLoss,
@@ -50,6 +52,9 @@ __all__ = [
     "Record",
     "WeightNorm",
     "data",
+    "gradient_covariance",
+    "gradient_covariance_operator",
+    "gradient_noise_scale",
     "hessian",
     "hessian_norm",
     "hessian_operator",

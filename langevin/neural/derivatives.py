@@ -29,11 +29,17 @@ class Derivatives:
     ``dtype``: "float64" or "float32", by default that of ``at``. Dropout is switched off. Batch
     normalisation takes the statistics of all examples together under the policies "batch" and
     "recalibrate" (through which it is differentiated, as in `NeuralSurface.gradient`), those of
-    the buffers under "eval".
+    the buffers under "eval". ``order`` (n,) chooses and orders the examples, by default all.
     """
 
-    def __init__(self, surface: Any, at: Any = None, dtype: str | None = None):
-        self.surface, self.layout, self.n = surface, surface.layout, surface.n_examples
+    def __init__(self, surface: Any, at: Any = None, dtype: str | None = None, order: Any = None):
+        self.surface, self.layout = surface, surface.layout
+        self.X, self.y = (
+            (surface.X, surface.y)
+            if order is None
+            else (surface.X[torch.as_tensor(order)], surface.y[torch.as_tensor(order)])
+        )
+        self.n = len(self.X)
         theta = parameters(surface, at)
         if dtype not in (None, "float64", "float32"):
             raise ParameterError(f"dtype={dtype!r}: choose one of float64, float32.")
@@ -71,7 +77,7 @@ class Derivatives:
 
     def examples(self, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Some examples and targets in this precision."""
-        X, y = self.surface.X[part], self.surface.y[part]
+        X, y = self.X[part], self.y[part]
         return X.to(self.kind) if X.is_floating_point() else X, self.surface.target(y, self.kind)
 
     def losses(self, theta: torch.Tensor, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
