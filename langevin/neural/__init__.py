@@ -24,6 +24,7 @@ from langevin.neural.curvature import (
     hessian_trace,
     top_eigenvalues,
 )
+from langevin.neural.evidence import log_evidence
 from langevin.neural.noise_scale import gradient_noise_scale
 from langevin.neural.observers import (
     Accuracy,
@@ -36,6 +37,7 @@ from langevin.neural.observers import (
     WeightNorm,
 )
 from langevin.neural.result import NetworkResult
+from langevin.neural.sharpness import sharpness
 from langevin.neural.spectrum import spectral_density
 from langevin.neural.surface import NeuralSurface
 
@@ -59,7 +61,9 @@ __all__ = [
     "hessian_norm",
     "hessian_operator",
     "hessian_trace",
+    "log_evidence",
     "models",
+    "sharpness",
     "spectral_density",
     "top_eigenvalues",
 ]

@@ -165,17 +165,24 @@ def spectral_density(
     steps = min(whole_number("steps", steps, 2, 10**5), dim)
     nodes, weights, exhausted = [], [], []
     for j in range(probes):
-        x, w, done, _ = lanczos_quadrature(H, random.signs(seed, j, dim), steps, H.rounding)
+        *chain, done = lanczos(H, random.signs(seed, j, dim), steps, H.rounding)
+        x, w = gauss(*chain)
         nodes.append(x)
         weights.append(w)
         exhausted.append(done)
     return SpectralDensity(nodes, weights, exhausted, dim, False, steps, H.products)
 
 
-def lanczos_quadrature(H: Any, start: np.ndarray, steps: int, rounding: float):
-    """Gauss nodes and weights of v -> v' f(H) v with v = start/|start|, whether exhausted, basis.
+def gauss(diagonal: np.ndarray, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of ``v' f(H) v`` (Golub and Meurant 2010, chapter 6)."""
+    x, vectors = eigh_tridiagonal(diagonal, beside[: len(diagonal) - 1])
+    return x, vectors[0] ** 2
 
-    Golub and Meurant (2010), chapter 6; every vector is orthogonalised twice against all others.
+
+def lanczos(H: Any, start: np.ndarray, steps: int, rounding: float):
+    """Lanczos's tridiagonal matrix, its diagonal and what is beside it, and whether it is complete.
+
+    Every vector is orthogonalised twice against all others, so no eigenvalue is found twice.
     """
     v = start / np.linalg.norm(start)
     basis, diagonal, beside = [v], [], []
@@ -193,5 +200,4 @@ def lanczos_quadrature(H: Any, start: np.ndarray, steps: int, rounding: float):
             break
         beside.append(length)
         basis.append(w / length)
-    x, vectors = eigh_tridiagonal(np.array(diagonal), np.array(beside))
-    return x, vectors[0] ** 2, done, (np.stack(basis), vectors)
+    return np.array(diagonal), np.array(beside), done
