@@ -34,8 +34,10 @@ from langevin.neural.observers import (
     HessianNorm,
     Loss,
     Record,
+    WeightAverage,
     WeightNorm,
 )
+from langevin.neural.paths import interpolate, loss_plane, recalibrated
 from langevin.neural.result import NetworkResult
 from langevin.neural.sharpness import sharpness
 from langevin.neural.spectrum import spectral_density
@@ -52,6 +54,7 @@ __all__ = [
     "NetworkResult",
     "NeuralSurface",
     "Record",
+    "WeightAverage",
     "WeightNorm",
     "data",
     "gradient_covariance",
@@ -61,8 +64,11 @@ __all__ = [
     "hessian_norm",
     "hessian_operator",
     "hessian_trace",
+    "interpolate",
     "log_evidence",
+    "loss_plane",
     "models",
+    "recalibrated",
     "sharpness",
     "spectral_density",
     "top_eigenvalues",

@@ -160,25 +160,32 @@ class Evaluation:
         """`measured` with the statistics of the training set, averaged over batches of it."""
         found = []
         for k, row in enumerate(rows):
-            module = self.surface.with_parameters(row.cpu().numpy()).to(self.device, self.kind)
-            parts = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-            module.eval()  # nothing is dropped
-            for part in parts:
-                part.reset_running_stats()
-                part.momentum = None  # a plain average
-                part.train()
-            with torch.no_grad():
-                for begin in range(0, self.surface.n_examples, CHUNK):
-                    some = slice(begin, begin + CHUNK)
-                    module(self.given(self.surface.X[some], self.surface.y[some])[0])
-            for part in parts:
-                part.eval()
-            found.append(self.of_module(module, X, y if own is None else own[k]))
+            targets = y if own is None else own[k]
+            found.append(self.of_module(self.recalibrated_module(row), X, targets))
         loss, right = zip(*found, strict=True)
         loss = torch.tensor(loss, dtype=torch.float64)
         if self.surface.l2:
             loss += 0.5 * self.surface.l2 * rows.double().square().sum(1).cpu()
         return Measured(loss, None if right[0] is None else torch.tensor(right), None)
+
+    def recalibrated_module(self, row: torch.Tensor) -> nn.Module:
+        """The module at parameters (dim,) whose statistics are those of the training set."""
+        module = self.surface.with_parameters(row.cpu().numpy()).to(self.device, self.kind)
+        parts = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        kept = [part.momentum for part in parts]
+        module.eval()  # nothing is dropped
+        for part in parts:
+            part.reset_running_stats()
+            part.momentum = None  # a plain average
+            part.train()
+        with torch.no_grad():
+            for begin in range(0, self.surface.n_examples, CHUNK):
+                some = slice(begin, begin + CHUNK)
+                module(self.given(self.surface.X[some], self.surface.y[some])[0])
+        for part, momentum in zip(parts, kept, strict=True):
+            part.momentum = momentum
+            part.eval()
+        return module
 
     def of_module(self, module: nn.Module, X, y) -> tuple[float, float | None]:
         """Mean loss, without the penalty, and share of right answers of one module."""

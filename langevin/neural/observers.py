@@ -98,6 +98,24 @@ class Distance:
 
 
 @dataclass(frozen=True, eq=False)
+class WeightAverage:
+    """The average of a replica's weights every so many steps after burn_in (SWA).
+
+    Izmailov et al. (2018): average what a constant or cyclical learning rate visits; with cycles,
+    ``every`` is their length. ``result["weight_average"]`` is an Averaged. Batch normalisation's
+    statistics do not belong to an average: measure it on a surface whose policy is "recalibrate",
+    or take `recalibrated`.
+    """
+
+    every: int | None = None
+    name: str = "weight_average"
+
+    def measure(self, view: View) -> np.ndarray:
+        """(copies, dim)."""
+        return view.rows.double().cpu().numpy()
+
+
+@dataclass(frozen=True, eq=False)
 class HessianNorm:
     """The Frobenius norm of the Hessian on all training data; see `hessian_norm`."""
 
@@ -140,7 +158,17 @@ class Record:
         return np.stack(found)
 
 
-OBSERVERS = (Loss, Accuracy, BatchLoss, GradientNorm, WeightNorm, Distance, HessianNorm, Record)
+OBSERVERS = (
+    Loss,
+    Accuracy,
+    BatchLoss,
+    GradientNorm,
+    WeightNorm,
+    Distance,
+    WeightAverage,
+    HessianNorm,
+    Record,
+)
 
 
 def fitting(surface: Any, observers: tuple) -> tuple:
@@ -201,13 +229,27 @@ class Bound:
         every = max(1, (n_steps - burn_in) // 20) if given is None else given
         self.every = whole_number(f"{self.name}: every", every, 1, 2**62)
         due = np.arange(self.every, n_steps + 1, self.every)
-        self.due = np.unique(np.append(due[due > burn_in], n_steps))  # the last step always
+        self.averages = isinstance(observer, WeightAverage)
+        due = due[due > burn_in]
+        # the last step always, but no average takes a step that is not its turn
+        self.due = due if self.averages else np.unique(np.append(due, n_steps))
+        if self.averages and not due.size:
+            raise ParameterError(
+                f"{self.name}: every={self.every} leaves nothing to average in "
+                f"{n_steps - burn_in} steps after burn_in."
+            )
         self.n_replicas = n_replicas
         self.store = np.empty(0)  # (records, n_replicas, ...) once something was measured
 
     def record(self, step: int, places: np.ndarray, view: View) -> None:
         """Measures the replicas of a chunk, whose numbers are ``places``."""
         found = np.asarray(self.observer.measure(view), dtype=float)
+        if self.averages:
+            if not self.store.size:
+                self.store = np.zeros((self.n_replicas, found.shape[1]))
+            count = np.searchsorted(self.due, step) + 1
+            self.store[places] += (found - self.store[places]) / count
+            return
         if not self.store.size:
             self.store = np.full((len(self.due), self.n_replicas, *found.shape[1:]), np.nan)
         self.store[np.searchsorted(self.due, step), places] = found
@@ -218,11 +260,27 @@ class Bound:
         given = () if data is None else tuple(torch.as_tensor(part).numpy() for part in data)
         return (self.due, *given)
 
-    def estimate(self, done: int) -> Series:
+    def estimate(self, done: int) -> Series | Averaged:
         """What was recorded up to a step."""
         n = int(np.searchsorted(self.due, done, side="right"))
+        if self.averages:
+            return Averaged(self.name, self.due[:n], self.store.copy())
         values = self.store[:n] if self.store.size else np.empty((0, self.n_replicas))
         return Series(self.name, self.due[:n], np.moveaxis(values, 0, 1).copy())
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """Weights (n_replicas, dim) averaged over ``steps``, in ``positions``."""
+
+    name: str
+    steps: np.ndarray
+    positions: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        """(n_replicas, 1, dim), as a Series of one record."""
+        return self.positions[:, None]
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,9 @@ class NetworkResult:
         }
         for name, series in self.observed.items():
             # Observers of one schedule share the axis "record"; others have one of their own.
+            if hasattr(series, "positions"):  # averaged weights
+                variables[name.lower()] = (("replica", "parameter"), series.positions)
+                continue
             dims = ["replica", "record" if self._shared(series) else f"{name}_record"]
             extra = [f"{name}_{k}" for k in range(series.values.ndim - 2)]
             variables[name.lower()] = ((*dims, *extra), series.values)
@@ -87,7 +90,7 @@ class NetworkResult:
         return xarray.Dataset(variables, coords={"replica": replicas}, attrs=attributes)
 
     def _shared(self, series: Any) -> bool:
-        first = next(iter(self.observed.values()))
+        first = next(s for s in self.observed.values() if not hasattr(s, "positions"))
         return np.array_equal(first.steps, series.steps)
 
     def __repr__(self) -> str:
