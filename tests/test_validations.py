@@ -45,9 +45,26 @@ def test_verdicts(harness):
 
 
 def test_the_reach_of_an_interval(harness):
-    check = harness.Check("x", 2.3, 0.1, 2.0)
-    assert check.reach == pytest.approx(((0.3 - 0.196) / 2, (0.3 + 0.196) / 2))
-    assert harness.Check("x", 2.1, 0.1, 2.0, scale=4.0).reach == pytest.approx((0, 0.296 / 4))
+    check = harness.Check("x", 2.3, 0.1, 2.0, dof=10_000)
+    assert check.reach == pytest.approx(((0.3 - 0.196) / 2, (0.3 + 0.196) / 2), rel=1e-3)
+    wide = harness.Check("x", 2.1, 0.1, 2.0, scale=4.0, dof=10_000)
+    assert wide.reach == pytest.approx((0, 0.296 / 4), rel=1e-3)
+    assert harness.Check("x", 2.1, 0.1, 2.0, dof=2).half_width == pytest.approx(0.43027, rel=1e-4)
+
+
+def test_an_inequality_is_judged_by_the_side_of_its_interval(harness):
+    """With three seeds 4.3 standard errors are the interval."""
+    for bound, value, verdict in (
+        ("above", 1.5, "agrees"),
+        ("above", 1.4, "undecided"),
+        ("above", 0.5, "differs"),
+        ("below", 0.5, "agrees"),
+        ("below", 0.6, "undecided"),
+        ("below", 1.5, "differs"),
+        ("above", float("nan"), "undecided"),
+    ):
+        check = harness.Check("x", value, 0.1, 1.0, bound=bound, dof=2)
+        assert judged(harness, check) == [verdict]
 
 
 def test_holm_is_shared_among_the_checks_of_a_row(harness):
@@ -84,7 +101,9 @@ def test_the_line_through_measurements(harness):
 def test_every_row_is_found_and_described(harness):
     rows = harness.modules()
     assert list(rows)[:5] == ["T1", "T2", "T3", "T4", "T5"]
-    assert set(rows) >= {"T12", "S9", "S10", "B3", "B5"}
+    assert set(rows) >= {"T12", "S2", "S3", "S8", "S9", "S10", "B3", "B5"}
+    assert list(rows).index("T12N") == list(rows).index("T12") + 1
+    assert "NETWORKS" not in rows and "B5N" in rows and "T10" in rows
     for row, name in rows.items():
         module = importlib.import_module(name)
         assert module.ROW == row and len(module.CLAIM) > 40 and module.SOURCE
@@ -181,6 +200,46 @@ def test_a_row_that_fails_is_reported_and_the_others_go_on(two_rows, tmp_path, c
     assert record["verdict"] == "error" and "no luck" in record["findings"][0]
     assert json.loads((tmp_path / "T91.json").read_text(encoding="utf-8"))["verdict"] == "differs"
     assert "no luck" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_row_without_its_data_is_skipped_and_its_record_stays(
+    two_rows, harness, tmp_path, capsys
+):
+    run_all = importlib.import_module("run_all")
+    measured = sys.modules["t90"].validate
+
+    def without(scale, progress):
+        raise harness.lv.errors.UnavailableError("MNIST was not found in [nowhere]")
+
+    for name in ("t90", "t91"):
+        sys.modules[name].validate = without
+    assert run_all.main(["--only", "T90", "--output", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "T90.json").read_text(encoding="utf-8"))
+    assert record["verdict"] == "skipped" and "[nowhere]" in record["findings"][0]
+    assert "MNIST was not found in [nowhere]" in capsys.readouterr().out
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "1 skipped" in text and "[nowhere]" in text
+    sys.modules["t90"].validate = measured
+    run_all.main(["--only", "T90", "--output", str(tmp_path)])
+    sys.modules["t90"].validate = without
+    run_all.main(["--only", "T90", "--output", str(tmp_path)])
+    record = json.loads((tmp_path / "T90.json").read_text(encoding="utf-8"))
+    assert record["verdict"] == "agrees"
+
+
+def test_long_runs_leave_checkpoints_where_they_are_told_to(two_rows, harness, tmp_path):
+    run_all = importlib.import_module("run_all")
+    seen = []
+
+    def validate(scale, progress):
+        seen.append(harness.checkpoint("a"))
+        raise RuntimeError
+
+    sys.modules["t90"].validate = validate
+    common = ["--only", "T90", "--output", str(tmp_path)]
+    for more in ([], ["--work", "w"], ["--work", "w", "--repetition", "1"]):
+        run_all.main([*common, *more])
+    assert seen == [None, Path("w/0-a"), Path("w/2000000-a")]
 
 
 def test_an_unknown_row_is_refused(capsys):

@@ -12,6 +12,7 @@ import importlib
 import json
 import math
 import platform
+import re
 import sys
 import time
 import traceback
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 HERE = Path(__file__).resolve().parent
 if str(HERE.parent) not in sys.path:  # run as a script: the package beside it
@@ -30,9 +32,11 @@ import langevin as lv  # noqa: E402
 from langevin.analysis.compare import student  # noqa: E402
 
 SIGNIFICANCE = 1e-4  # of a whole row, shared among its checks by Holm's rule
-CONFIDENCE = 1.96
+CONFIDENCE = 0.95
 SCALES = ("quick", "full")
 _shift = 0  # of all seeds
+_work: Path | None = None  # where long runs leave what a resumed one goes on from
+bars = False  # whether runs may draw progress bars of their own
 Progress = Callable[[str], None]
 
 
@@ -45,7 +49,9 @@ class Check:
     theory implies: "differs" for a claim stretched beyond its regime, and for negative controls.
     ``approximate``: the prediction is an asymptotic formula, or the measurement an extrapolation by
     a polynomial, which enough statistics will always tell from the truth; then only the margin
-    decides, "differs" if the interval is all beyond it.
+    decides, "differs" if the interval is all beyond it. ``bound``: the claim is an inequality, the
+    value lies "above" or "below" the prediction: "agrees" if the 95 % interval is all on that side,
+    "differs" if all on the other.
     """
 
     statement: str
@@ -57,6 +63,7 @@ class Check:
     dof: int = 63
     scale: float | None = None
     approximate: bool = False
+    bound: str = ""
     verdict: str = ""
 
     @property
@@ -73,10 +80,15 @@ class Check:
         return student(self.z, self.dof)
 
     @property
+    def half_width(self) -> float:
+        """Half the width of the 95 % interval, by Student's t."""
+        return float(stdtrit(self.dof, (1 + CONFIDENCE) / 2)) * self.stderr
+
+    @property
     def reach(self) -> tuple[float, float]:
         """The smallest and largest distance of the 95 % interval from the prediction, in scales."""
         scale = abs(self.prediction) if self.scale is None else self.scale
-        away, half = abs(self.value - self.prediction), CONFIDENCE * self.stderr
+        away, half = abs(self.value - self.prediction), self.half_width
         if not scale > 0:
             return math.inf, math.inf
         return max(away - half, 0.0) / scale, (away + half) / scale
@@ -89,19 +101,30 @@ class Check:
 
 def judge(checks: list[Check]) -> None:
     """Gives every check its verdict: differs by Holm's step-down rule, else agrees by margin."""
-    exact = sorted((c for c in checks if not c.approximate), key=lambda c: c.p_value)
+    exact = [c for c in checks if not c.approximate and not c.bound]
+    exact.sort(key=lambda c: c.p_value)
     rejected = True
     for k, check in enumerate(exact):
         rejected = rejected and check.p_value < SIGNIFICANCE / (len(exact) - k)
         check.verdict = "differs" if rejected else _by_margin(check)
     for check in checks:
-        if check.approximate:
+        if check.bound:
+            check.verdict = _by_side(check)
+        elif check.approximate:
             beyond = check.reach[0] > check.margin
             check.verdict = "differs" if beyond else _by_margin(check)
 
 
 def _by_margin(check: Check) -> str:
     return "agrees" if check.reach[1] <= check.margin else "undecided"
+
+
+def _by_side(check: Check) -> str:
+    over = check.value - check.prediction
+    over = over if check.bound == "above" else -over
+    if abs(over) <= check.half_width or math.isnan(over):
+        return "undecided"
+    return "agrees" if over > 0 else "differs"
 
 
 @dataclass
@@ -135,17 +158,20 @@ def check(statement: str, measured: Any, prediction: float, **options: Any) -> C
 
 
 def modules() -> dict[str, str]:
-    """Module names of all validations by row, in reading order: T1, T2, ..., S9, B3."""
+    """Module names of all validations by row, in reading order: T1, T2, ..., T12, T12N, ..., B5N.
+
+    N marks the networks' part of a claim that has a row with exact answers too.
+    """
     found = {}
     for path in HERE.glob("*.py"):
         stem = path.stem.split("_")[0]
-        if stem[:1].isalpha() and stem[1:].isdigit():
+        if re.fullmatch(r"[tskb]\d+n?", stem):
             found[stem.upper()] = path.stem
     return {row: found[row] for row in sorted(found, key=_reading_order)}
 
 
-def _reading_order(row: str) -> tuple[int, int]:
-    return "TSKB".find(row[0]), int(row[1:])
+def _reading_order(row: str) -> tuple[int, int, bool]:
+    return "TSKB".find(row[0]), int(row[1:].rstrip("N")), row.endswith("N")
 
 
 def seed(number: int) -> int:
@@ -153,15 +179,28 @@ def seed(number: int) -> int:
     return number + _shift
 
 
+def checkpoint(name: str) -> Path | None:
+    """The folder for simulate(checkpoint=...) of one run of this repetition and scale, or None."""
+    return None if _work is None else _work / f"{_shift}-{name}"
+
+
 def run(
-    row: str, scale: str, output: Path, progress: Progress, repetition: int = 0
+    row: str,
+    scale: str,
+    output: Path,
+    progress: Progress,
+    repetition: int = 0,
+    work: Path | None = None,
 ) -> dict[str, Any]:
     """Runs one validation and writes its JSON and figures to ``output``; returns the record.
 
-    Repetitions, and the scales, have independent random numbers.
+    Repetitions, and the scales, have independent random numbers. ``work`` is the folder of the
+    checkpoints of long runs: the same command, run again, goes on where it was stopped. A row whose
+    data or package is missing is skipped, and an earlier record of it stays.
     """
-    global _shift
+    global _shift, _work
     _shift = 1_000_000 * (2 * repetition + SCALES.index(scale))
+    _work = work
     module = importlib.import_module(modules()[row])
     began = time.perf_counter()
     try:
@@ -169,8 +208,11 @@ def run(
         judge(outcome.checks)
         record = _record(module, outcome)
         record["figures"] = _save(row, outcome, output)
+    except lv.errors.UnavailableError as error:
+        record = _without_checks(module, "skipped", f"Skipped: {error}", holds=True)
     except Exception as error:
-        record = _failed(module, error)
+        traceback.print_exc()
+        record = _without_checks(module, "error", f"{type(error).__name__}: {error}", holds=False)
     record |= {
         "scale": scale,
         "repetition": repetition,
@@ -180,8 +222,11 @@ def run(
         "versions": versions(),
     }
     output.mkdir(parents=True, exist_ok=True)
+    path = output / f"{row}.json"
+    if record["verdict"] == "skipped" and path.is_file():
+        return record
     text = json.dumps(_plain(record), indent=1, allow_nan=False)
-    (output / f"{row}.json").write_text(text + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
     return record
 
 
@@ -225,6 +270,8 @@ def _record(module: Any, outcome: Outcome) -> dict[str, Any]:
                 "z": c.z,
                 "p_value": c.p_value,
                 "within": c.reach[1],
+                "dof": c.dof,
+                "bound": c.bound,
                 "approximate": c.approximate,
                 "margin": c.margin,
                 "verdict": c.verdict,
@@ -237,15 +284,14 @@ def _record(module: Any, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _failed(module: Any, error: Exception) -> dict[str, Any]:
-    traceback.print_exc()
+def _without_checks(module: Any, verdict: str, why: str, holds: bool) -> dict[str, Any]:
     return {
         "row": module.ROW,
         "claim": module.CLAIM,
         "source": module.SOURCE,
-        "verdict": "error",
-        "holds": False,
-        "findings": [f"{type(error).__name__}: {error}"],
+        "verdict": verdict,
+        "holds": holds,
+        "findings": [why],
         "checks": [],
         "figures": [],
     }
@@ -327,10 +373,19 @@ def main(module: str) -> None:
     row = next(r for r, m in modules().items() if m == Path(module).stem)
     parser = argparse.ArgumentParser(description=f"Validation {row}")
     parser.add_argument("--scale", choices=SCALES, default="quick")
+    parser.add_argument("--repetition", type=int, default=0, help="other seeds: 1, 2, ...")
     parser.add_argument("--output", type=Path, default=None)
+    parser.add_argument("--work", type=Path, default=None, help="folder of checkpoints, to resume")
     given = parser.parse_args()
-    output = given.output or HERE / "results" / given.scale
-    record = run(row, given.scale, output, lambda text: print(f"  {text}", flush=True))
+    name = f"{given.scale}-{given.repetition}" if given.repetition else given.scale
+    output = given.output or HERE / "results" / name
+    global bars
+    began, bars = time.perf_counter(), True
+
+    def show(text: str) -> None:
+        print(f"  {time.perf_counter() - began:6.0f} s  {text}", flush=True)
+
+    record = run(row, given.scale, output, show, given.repetition, given.work)
     for one in record["checks"]:
         print(
             f"{one['verdict']:<9} {one['statement']}: {one['value']:.6g} +- {one['stderr']:.2g}, "

@@ -33,7 +33,7 @@ section { border-top: 1px solid var(--line); padding: 1.6rem 0 .6rem; }
 .badge { display: inline-block; padding: .05rem .55rem; border-radius: 1rem; font-size: .85rem;
   font-weight: 600; border: 1.5px solid currentColor; white-space: nowrap; }
 .agrees { color: var(--agrees); } .differs, .error { color: var(--differs); }
-.undecided { color: var(--undecided); }
+.undecided { color: var(--undecided); } .skipped { color: var(--soft); }
 .wide { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th { text-align: left; font-weight: 600; color: var(--soft); }
@@ -94,7 +94,8 @@ def build(folder: Path, path: Path | None = None) -> Path:
 
 def page(records: list[dict[str, Any]], folder: Path) -> str:
     """The whole page."""
-    count = {v: sum(r["verdict"] == v for r in records) for v in ("agrees", "differs", "undecided")}
+    verdicts = ("agrees", "differs", "undecided", "skipped")
+    count = {v: sum(r["verdict"] == v for r in records) for v in verdicts}
     failed = [r["row"] for r in records if not r["holds"]]
     newest = max((r["date"] for r in records), default="")[:10]
     minutes = sum(r["seconds"] for r in records) / 60
@@ -212,6 +213,8 @@ def _unexpected(c: dict[str, Any]) -> str:
         word = "as it must"
     elif c["verdict"] != c["expected"]:
         word = f"(theory implies: {c['expected']})"
+    elif c.get("bound"):
+        return ""
     elif isinstance(c["within"], float):
         word = f"within {100 * c['within']:.2g} %"
     else:

@@ -1,7 +1,8 @@
 """Runs the validations: ``python validations/run_all.py [--only T1,T2] [--scale quick|full]``.
 
 Writes a JSON and figures for each row, and one self-contained report.html, to the output folder
-(default: validations/results/SCALE). Exits with 1 if any verdict contradicts the theory.
+(default: validations/results/SCALE). Exits with 1 if any verdict contradicts the theory. Rows on
+MNIST need its files in the folder that LANGEVIN_DATA names, and are skipped without.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 MARKS = {"agrees": "green", "differs": "red", "undecided": "yellow", "error": "bold red"}
+MARKS["skipped"] = "dim"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -30,6 +32,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scale", choices=harness.SCALES, default="quick")
     parser.add_argument("--repetition", type=int, default=0, help="other seeds: 1, 2, ...")
     parser.add_argument("--output", type=Path, default=None)
+    parser.add_argument(
+        "--work", type=Path, default=None,
+        help="folder of checkpoints: the same command goes on where it was stopped",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     have = list(harness.modules())
     wanted = [row.strip().upper() for row in given.only.split(",") if row.strip()]
@@ -65,10 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
                 progress.update(task, now=f"{row}: {text}")
 
             show("starting")
-            record = harness.run(row, given.scale, given.output, show, given.repetition)
+            record = harness.run(row, given.scale, given.output, show, given.repetition, given.work)
             records.append(record)
             mark = MARKS[record["verdict"]]
             console.print(f"{row:<4} [{mark}]{record['verdict']:<9}[/] {record['seconds']:6.1f} s")
+            if record["verdict"] == "skipped":
+                console.print(f"     {record['findings'][0]}", style="dim", markup=False)
             progress.advance(task)
     console.print(table(records))
     path = report.build(given.output)
