@@ -29,6 +29,7 @@ if str(HERE.parent) not in sys.path:  # run as a script: the package beside it
     sys.path.insert(0, str(HERE.parent))
 
 import langevin as lv  # noqa: E402
+from langevin import information  # noqa: E402
 from langevin.analysis.compare import student  # noqa: E402
 
 SIGNIFICANCE = 1e-4  # of a whole row, shared among its checks by Holm's rule
@@ -241,6 +242,7 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "numba": numba.__version__,
+        "torch": information.version("torch") or "",
         "machine": platform.machine(),
     }
 

@@ -144,6 +144,42 @@ def test_images(normalise: str | None):
     return lv.neural.data.mnist(train=False, normalise=normalise)
 
 
+def digits(sgd, *, n_steps: int, n_replicas: int, seed: int, every: int, n: int | None = None):
+    """64-64-10 on the digits that come with scikit-learn: the result of an ensemble.
+
+    Observes the share of right answers among the 360 test images, the loss on the training images,
+    and the losses of the mini-batches.
+    """
+    neural = lv.neural
+    return lv.simulate(
+        neural.NeuralSurface(neural.models.smith_le(64, n_in=64), neural.data.digits(n=n)),
+        sgd,
+        n_replicas=n_replicas,
+        n_steps=n_steps,
+        seed=harness.seed(seed),
+        observe=(
+            neural.Accuracy(neural.data.digits(train=False), every=every, name="test_accuracy"),
+            neural.Loss(every=every),
+            neural.BatchLoss(every=every),
+        ),
+        dtype="float32",
+        on_divergence="absorb",
+        progress=False,
+    )
+
+
+def over(a: lv.Estimate, b: lv.Estimate) -> lv.Estimate:
+    """The quotient of two independent measurements."""
+    spread = float(np.hypot(a.stderr / a.value, b.stderr / b.value))
+    return lv.Estimate(a.value / b.value, abs(a.value / b.value) * spread, min(a.dof, b.dof))
+
+
+def minus(a: lv.Estimate, b: lv.Estimate) -> lv.Estimate:
+    """The difference of two independent measurements."""
+    spread = float(np.hypot(a.stderr, b.stderr))
+    return lv.Estimate(a.value - b.value, spread, min(a.dof, b.dof))
+
+
 def over_seeds(values: np.ndarray) -> lv.Estimate:
     """Mean of one number a seed, with its standard error and degrees of freedom."""
     values = np.asarray(values, dtype=float)
