@@ -101,7 +101,8 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
             f"{100 * mean['two peaks']:.0f} % have two peaks over single examples: images "
             "of the weight's own class pull one way, all others the other way. Over mini-batches "
             f"of {BATCH} {100 * mean['two peaks, batch']:.1f} % have, and the "
-            f"distance from a Gaussian falls from {mean['distance']:.3f} to {mean['distance, batch']:.3f}.",
+            f"distance from a Gaussian falls from {mean['distance']:.3f} "
+            f"to {mean['distance, batch']:.3f}.",
             "A weight drawn at random is another matter: most units are silent on many images, "
             f"where the gradient is exactly 0. {100 * any_mean['two peaks']:.0f} % have two peaks, "
             f"and mini-batches of {BATCH} are {any_mean['distance, batch']:.3f} from a Gaussian on "
