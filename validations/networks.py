@@ -115,11 +115,14 @@ def _train(name, module, sizes, n_steps, every, n_seeds, normalise, first_seed, 
 
 
 def _one_seed(name, module, sizes, n_steps, every, normalise, seed):
-    """All batch sizes in one run; images, initial weights and batches belong to the seed."""
+    """All batch sizes in one run; images, initial weights and batches belong to the seed.
+
+    Raises KeyboardInterrupt after Ctrl-C: curves cut short are no measurement.
+    """
     neural = lv.neural
     train = neural.data.mnist(n=N, seed=seed, normalise=normalise)
     test = test_images(normalise)
-    return lv.simulate(
+    result = lv.simulate(
         neural.NeuralSurface(module, train),
         lv.SGD(RATE, np.array(sizes), momentum=MOMENTUM, sampling="without_replacement"),
         n_replicas=len(sizes),
@@ -136,6 +139,9 @@ def _one_seed(name, module, sizes, n_steps, every, normalise, seed):
         checkpoint_every=120,
         progress=harness.bars,
     )
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result
 
 
 @functools.cache
