@@ -353,7 +353,10 @@ class Engine:
         def measure(number: int, chunk: np.ndarray) -> None:
             rows = torch.from_numpy(np.ascontiguousarray(state.positions[0][chunk]))
             began = torch.from_numpy(np.ascontiguousarray(state.began[chunk]))
-            view = View(self.evaluation, rows, began, state.batch_sums[:, chunk], chunk)
+            buffers = state.positions[1][chunk] if len(state.positions) > 1 else None
+            buffers = None if buffers is None else torch.from_numpy(buffers)
+            sums, ids = state.batch_sums[:, chunk], self.ids[chunk]
+            view = View(self.evaluation, rows, began, sums, chunk, buffers, step, ids)
             for observer in due:
                 observer.record(step, chunk, view)
 

@@ -25,11 +25,18 @@ from langevin.neural.curvature import (
     top_eigenvalues,
 )
 from langevin.neural.evidence import log_evidence
+from langevin.neural.fluctuations import (
+    effective_temperature,
+    local_quadratic,
+    stationarity,
+    weight_fluctuations,
+)
 from langevin.neural.noise_scale import gradient_noise_scale
 from langevin.neural.observers import (
     Accuracy,
     BatchLoss,
     Distance,
+    FluctuationDissipation,
     GradientNorm,
     HessianNorm,
     Loss,
@@ -47,6 +54,7 @@ __all__ = [
     "Accuracy",
     "BatchLoss",
     "Distance",
+    "FluctuationDissipation",
     "GradientNorm",
     "HessianNorm",
     "HessianOperator",
@@ -57,6 +65,7 @@ __all__ = [
     "WeightAverage",
     "WeightNorm",
     "data",
+    "effective_temperature",
     "gradient_covariance",
     "gradient_covariance_operator",
     "gradient_noise_scale",
@@ -65,11 +74,14 @@ __all__ = [
     "hessian_operator",
     "hessian_trace",
     "interpolate",
+    "local_quadratic",
     "log_evidence",
     "loss_plane",
     "models",
     "recalibrated",
     "sharpness",
     "spectral_density",
+    "stationarity",
     "top_eigenvalues",
+    "weight_fluctuations",
 ]

@@ -158,6 +158,27 @@ class Record:
         return np.stack(found)
 
 
+@dataclass(frozen=True, eq=False)
+class FluctuationDissipation:
+    """Both sides of Yaida's relations at a step, (copies, 4); see `stationarity`.
+
+    ``(theta - c).grad L``, ``|buf|^2``, ``|grad L|^2`` and ``buf' H buf``, with c where the replica
+    began and buf the momentum buffer; without momentum, the gradient of a fresh mini-batch.
+    ``dynamics`` is the SGD that trains. ``hessian=False`` leaves out the last (NaN).
+    """
+
+    dynamics: Any
+    hessian: bool = True
+    every: int | None = None
+    name: str = "fluctuation_dissipation"
+
+    def measure(self, view: View) -> np.ndarray:
+        """(copies, 4)."""
+        from langevin.neural.fluctuations import both_sides
+
+        return both_sides(view, self.dynamics, self.hessian)
+
+
 OBSERVERS = (
     Loss,
     Accuracy,
@@ -167,6 +188,7 @@ OBSERVERS = (
     Distance,
     WeightAverage,
     HessianNorm,
+    FluctuationDissipation,
     Record,
 )
 
@@ -190,8 +212,19 @@ def fitting(surface: Any, observers: tuple) -> tuple:
 class View:
     """Some replicas at one step, as observers see them; what two of them need is computed once."""
 
-    def __init__(self, evaluation: Any, rows: torch.Tensor, began, batch_sums, places: np.ndarray):
+    def __init__(
+        self,
+        evaluation: Any,
+        rows: torch.Tensor,
+        began: torch.Tensor,
+        batch_sums: Any,
+        places: np.ndarray,
+        velocities: torch.Tensor | None = None,
+        step: int = 0,
+        ids: Any = None,
+    ):
         self.evaluation, self.rows, self.began = evaluation, rows, began
+        self.velocities, self.step, self.ids = velocities, step, ids
         self.batch_sums, self.labels = batch_sums, None
         if evaluation.surface.labels is not None:
             self.labels = evaluation.surface.labels.of(places)
