@@ -31,6 +31,7 @@ from langevin.neural.fluctuations import (
     stationarity,
     weight_fluctuations,
 )
+from langevin.neural.invariance import rescaled, rescaling_test
 from langevin.neural.noise_scale import gradient_noise_scale
 from langevin.neural.observers import (
     Accuracy,
@@ -79,6 +80,8 @@ __all__ = [
     "loss_plane",
     "models",
     "recalibrated",
+    "rescaled",
+    "rescaling_test",
     "sharpness",
     "spectral_density",
     "stationarity",

@@ -15,6 +15,7 @@ from langevin.neural import probes as random
 from langevin.neural.derivatives import EXACT_DIM, Derivatives
 
 PRODUCTS = ("exact", "finite_difference")
+SCALES = ("layer", "relative")
 LARGEST_DENSE = 6_000  # a matrix of 288 MB
 AT_A_TIME = 8  # probes multiplied at once
 
@@ -53,11 +54,18 @@ class HessianOperator(linalg.LinearOperator):
     ``product`` is "exact", differentiating twice, or "finite_difference" of two gradients, for
     modules that cannot be differentiated twice. Vectors are float64 whatever the network's
     precision. ``products`` counts the products taken so far.
+
+    ``scale`` makes it ``D H D``: D the diagonal of each parameter's own size, "relative", or of its
+    tensor's root mean square, "layer". Rescaling the layers of a ReLU network so that its function
+    stays the same changes H, but not these (Dinh et al. 2017).
     """
 
-    def __init__(self, surface: Any, at: Any = None, *, product: str = "exact", dtype=None):
+    def __init__(
+        self, surface: Any, at: Any = None, *, product: str = "exact", scale=None, dtype=None
+    ):
         one_of("product", product, PRODUCTS)
         self.derivatives, self.how = Derivatives(surface, at, dtype), product
+        self.scale = None if scale is None else scales(self.derivatives, scale)
         super().__init__(np.dtype(np.float64), (surface.dim, surface.dim))
 
     @property
@@ -72,14 +80,17 @@ class HessianOperator(linalg.LinearOperator):
         return eps if self.how == "exact" else eps ** (2 / 3)
 
     def _matvec(self, x):
-        own = self.derivatives
-        v = own.tensor(np.asarray(x).reshape(-1))
-        return own.array(own.product(v) if self.how == "exact" else own.finite_difference(v))
+        own, x = self.derivatives, np.asarray(x).reshape(-1)
+        v = own.tensor(x if self.scale is None else self.scale * x)
+        found = own.array(own.product(v) if self.how == "exact" else own.finite_difference(v))
+        return found if self.scale is None else self.scale * found
 
     def _matmat(self, X):
         if self.how != "exact":
             return np.stack([self._matvec(column) for column in X.T], axis=1)
-        return self.derivatives.array(self.derivatives.product(self.derivatives.tensor(X)))
+        D = 1.0 if self.scale is None else self.scale[:, None]
+        own = self.derivatives
+        return D * own.array(own.product(own.tensor(D * X)))
 
     def _adjoint(self):
         return self
@@ -97,19 +108,42 @@ class HessianOperator(linalg.LinearOperator):
         return (H + H.T) / 2
 
 
+def scales(own: Derivatives, scale: str) -> np.ndarray:
+    """Each parameter's size (dim,): its own, "relative", or its tensor's, "layer"."""
+    one_of("scale", scale, SCALES)
+    theta = own.array(own.theta)
+    return np.abs(theta) if scale == "relative" else layer_scales(own.surface, theta)
+
+
+def layer_scales(surface: Any, theta: Any) -> np.ndarray:
+    """For each parameter the root mean square of its tensor (dim,)."""
+    theta = np.asarray(theta, dtype=float)
+    found = np.empty_like(theta)
+    for a, b in surface.layout.places:
+        found[a:b] = np.sqrt(np.mean(theta[a:b] ** 2))
+    return found
+
+
 def hessian_operator(
-    surface: Any, at: Any = None, *, product: str = "exact", dtype: str | None = None
+    surface: Any,
+    at: Any = None,
+    *,
+    product: str = "exact",
+    scale: str | None = None,
+    dtype: str | None = None,
 ) -> HessianOperator:
     """The Hessian at parameters ``at`` (dim,) as a scipy LinearOperator, for any of its solvers."""
-    return HessianOperator(surface, at, product=product, dtype=dtype)
+    return HessianOperator(surface, at, product=product, scale=scale, dtype=dtype)
 
 
-def hessian(surface: Any, at: Any = None, *, dtype: str | None = None) -> np.ndarray:
+def hessian(
+    surface: Any, at: Any = None, *, scale: str | None = None, dtype: str | None = None
+) -> np.ndarray:
     """The Hessian (dim, dim) of the loss at ``at``, penalty included, exact, on all data.
 
-    Raises ParameterError above 6,000 parameters.
+    ``scale`` as of HessianOperator. Raises ParameterError above 6,000 parameters.
     """
-    return HessianOperator(surface, at, dtype=dtype).dense()
+    return HessianOperator(surface, at, scale=scale, dtype=dtype).dense()
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +183,7 @@ def top_eigenvalues(
     tolerance: float | None = None,
     max_products: int = 2_000,
     product: str = "exact",
+    scale: str | None = None,
     dtype: str | None = None,
     seed: int = 0,
 ) -> Eigenvalues:
@@ -156,11 +191,12 @@ def top_eigenvalues(
 
     Up to 400 parameters by a dense solver, beyond by SciPy's Lanczos method (ARPACK) on exact
     products over all data. ``tolerance`` bounds the residuals relative to the largest |value|; by
-    default 1e-8 in float64, 1e-4 in float32. Residuals are computed afresh at the end.
+    default 1e-8 in float64, 1e-4 in float32. Residuals are computed afresh at the end. ``scale``
+    (here and below) gives the eigenvalues of D H D that no rescaling changes; see HessianOperator.
     Warns (ConvergenceWarning) where ``max_products`` did not suffice, and returns what converged.
     """
     one_of("which", which, ("largest", "smallest", "magnitude"))
-    H = HessianOperator(surface, at, product=product, dtype=dtype)
+    H = HessianOperator(surface, at, product=product, scale=scale, dtype=dtype)
     dim = surface.dim
     k = whole_number("k", k, 1, dim)
     if tolerance is None:
@@ -210,6 +246,7 @@ def hessian_trace(
     method: str = "hutch++",
     tolerance: float | None = None,
     product: str = "exact",
+    scale: str | None = None,
     dtype: str | None = None,
     seed: int = 0,
 ) -> Measurement:
@@ -221,7 +258,7 @@ def hessian_trace(
     relative ``tolerance``, "hutchinson" stops as soon as its standard error is below it.
     """
     one_of("method", method, ("hutch++", "hutchinson"))
-    H = HessianOperator(surface, at, product=product, dtype=dtype)
+    H = HessianOperator(surface, at, product=product, scale=scale, dtype=dtype)
     dim = surface.dim
     if probes is None and dim <= EXACT_DIM:
         return Measurement(float(np.trace(H.dense())), 0.0, 0, H.products)
@@ -253,6 +290,7 @@ def hessian_norm(
     probes: int | None = None,
     tolerance: float | None = None,
     product: str = "exact",
+    scale: str | None = None,
     dtype: str | None = None,
     seed: int = 0,
 ) -> Measurement:
@@ -263,7 +301,7 @@ def hessian_norm(
     ``probes`` are asked for (64 by default beyond); with ``tolerance`` it stops as soon as the
     relative standard error is below it. The standard error is that of the square, linearised.
     """
-    H = HessianOperator(surface, at, product=product, dtype=dtype)
+    H = HessianOperator(surface, at, product=product, scale=scale, dtype=dtype)
     if probes is None and surface.dim <= EXACT_DIM:
         return Measurement(float(np.linalg.norm(H.dense())), 0.0, 0, H.products)
     probes = whole_number("probes", 64 if probes is None else probes, 2, 10**6)

@@ -121,6 +121,7 @@ class HessianNorm:
 
     probes: int | None = None
     product: str = "exact"
+    scale: str | None = None
     seed: int = 0
     every: int | None = None
     name: str = "hessian_norm"
@@ -129,7 +130,8 @@ class HessianNorm:
         """(copies,)."""
         from langevin.neural.curvature import hessian_norm
 
-        options = {"probes": self.probes, "product": self.product, "seed": self.seed}
+        options = {"probes": self.probes, "product": self.product, "scale": self.scale}
+        options["seed"] = self.seed
         surface = view.evaluation.surface
         rows = view.rows.cpu().numpy()
         return np.array([hessian_norm(surface, row, **options).value for row in rows])

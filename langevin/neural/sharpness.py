@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from langevin.checks import one_of, real_number, whole_number
 from langevin.errors import ParameterError
 from langevin.neural import probes as random
+from langevin.neural.curvature import layer_scales
 from langevin.neural.derivatives import Derivatives
 
 BOXES = ("keskar", "relative", "layer")
@@ -154,12 +155,3 @@ def _widths(surface: Any, x: np.ndarray, A: np.ndarray | None, box: str) -> np.n
     if box == "relative":
         return np.abs(x)
     return layer_scales(surface, x)
-
-
-def layer_scales(surface: Any, x: Any) -> np.ndarray:
-    """For each parameter the root mean square of its tensor (dim,): what rescaling multiplies."""
-    x = np.asarray(x, dtype=float)
-    scales = np.empty_like(x)
-    for a, b in surface.layout.places:
-        scales[a:b] = np.sqrt(np.mean(x[a:b] ** 2))
-    return scales

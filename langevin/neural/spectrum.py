@@ -145,6 +145,7 @@ def spectral_density(
     probes: int | None = None,
     steps: int = 80,
     product: str = "exact",
+    scale: str | None = None,
     dtype: str | None = None,
     seed: int = 0,
 ) -> SpectralDensity:
@@ -155,7 +156,7 @@ def spectral_density(
     ``steps`` vectors of memory. ``.truncation`` and the bounds of ``.mass`` say what the
     steps leave open, the standard errors what the probes do.
     """
-    H = HessianOperator(surface, at, product=product, dtype=dtype)
+    H = HessianOperator(surface, at, product=product, scale=scale, dtype=dtype)
     dim = surface.dim
     if probes is None and dim <= EXACT_DIM:
         values = np.linalg.eigvalsh(H.dense())
