@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from langevin.neural.intervals import Interval
 from langevin.result import Estimate
 
 BLOCKS = 32  # of examples, each left out once
+MEMORY = 2**28  # bytes of gradients that are kept at once
 FLAT = "|G|^2 is not told apart from 0: near interpolation, or too few examples"
 BENT = "the curvature along the gradient, G'HG, is not told apart from 0, or negative"
 
@@ -198,6 +200,28 @@ class _Examples:
         for part, each in self.own.batches_of_gradients():
             yield np.searchsorted(edges, np.arange(part.start, part.stop), side="right"), each
 
+    @functools.cached_property
+    def kept(self) -> np.ndarray | None:
+        """All gradients (ones, dim), where they fit."""
+        if 8 * self.n * self.own.dim > MEMORY:
+            return None
+        return np.concatenate([self.own.array(each) for _, each in self.gradients()])
+
+    def signed(self, Z: np.ndarray) -> np.ndarray:
+        """Each block's sums of gradients with the signs Z (probes, ones): (blocks, probes, dim)."""
+        found = np.zeros((len(self.blocks), len(Z), self.own.dim))
+        for b, (low, high) in enumerate(self.blocks):
+            if self.kept is not None:
+                found[b] = Z[:, low:high] @ self.kept[low:high]
+                continue
+            for p, z in enumerate(Z):
+                found[b, p] = self.sum(z[low:high], low, high)
+        return found
+
+    def sum(self, z: np.ndarray, low: int, high: int) -> np.ndarray:
+        """The weighted sum of some gradients."""
+        return self.own.array(self.own.weighted_gradient(z, low, high))
+
     def product(self, V, block=None):
         """H V of all, or of one block."""
         return self.own.product(V, *(self.blocks[block] if block is not None else ()))
@@ -216,11 +240,19 @@ class _Batches(_Examples):
         """One batch after the other, with its own statistics."""
         for number, (a, b) in enumerate(self.blocks):
             for k in range(a, b):
-                some = slice(k * self.scale, (k + 1) * self.scale)
-                leaf = self.own.theta.detach().requires_grad_()
-                loss = self.own.losses(leaf, *self.own.examples(some)).mean()
-                slope = torch.autograd.grad(loss, leaf)[0] + self.own.surface.l2 * leaf.detach()
-                yield np.array([number]), slope[None]
+                yield np.array([number]), self.gradient(k)[None]
+
+    def gradient(self, k: int) -> torch.Tensor:
+        """Of batch k."""
+        some = slice(k * self.scale, (k + 1) * self.scale)
+        leaf = self.own.theta.detach().requires_grad_()
+        loss = self.own.losses(leaf, *self.own.examples(some)).mean()
+        return torch.autograd.grad(loss, leaf)[0] + self.own.surface.l2 * leaf.detach()
+
+    def sum(self, z: np.ndarray, low: int, high: int) -> np.ndarray:
+        """The weighted sum of some batches' gradients."""
+        pairs = zip(z, range(low, high), strict=True)
+        return sum(weight * self.own.array(self.gradient(k)) for weight, k in pairs)
 
     def product(self, V, block=None):
         """H V of all."""
@@ -282,36 +314,34 @@ def _exact(sample: _Examples, of: str) -> np.ndarray:
 
 def _probed(sample: _Examples, of: str, probes: int, seed: int) -> tuple[np.ndarray, float]:
     """The same by products, and the standard error that the probes leave in tr(H Sigma)."""
-    own, g = sample.own, len(sample.blocks)
+    own, g, dim = sample.own, len(sample.blocks), sample.own.dim
     sums, squares = _moments(sample)
     n, means, below, trace, squared = _variances(sample, of, sums, squares)
-    every = range(g)
-    bent = [float(means[0] @ own.array(sample.product(own.tensor(means[0]))))]
-    for b in every:  # H without block b times the mean gradient without it
-        v = own.tensor(means[1 + b])
-        whole, part = own.array(sample.product(v)), own.array(sample.product(v, b))
-        rest = (sample.n * whole - sample.sizes[b] * part) / n[1 + b]
+    whole = own.array(sample.product(own.tensor(means.T))).T
+    bent = [float(means[0] @ whole[0])]
+    for b in range(g):  # H without block b times the mean gradient without it
+        part = own.array(sample.product(own.tensor(means[1 + b]), b))
+        rest = (sample.n * whole[1 + b] - sample.sizes[b] * part) / n[1 + b]
         bent.append(float(means[1 + b] @ rest))
     bent = np.array(bent)
-    inner = np.zeros((probes, 1 + g))
-    for p in range(probes):
-        z, at, signed = random.signs(seed, p, sample.n), 0, np.zeros_like(sums)
-        if sample.scale == 1:
-            for b, (low, high) in enumerate(sample.blocks):
-                signed[b] = own.array(own.weighted_gradient(z[low:high], low, high))
-        else:
-            for numbers, each in sample.gradients():
-                signed[numbers[0]] += z[at] * own.array(each[0])
-                at += 1
-        u = own.tensor(signed.sum(axis=0))
-        bends = np.stack([own.array(sample.product(u, b)) for b in every])
-        whole = (sample.sizes @ bends) / sample.n  # H u
-        inner[p, 0] = float(signed.sum(axis=0) @ whole)
-        # E over signs: u_c' H u is the sum over block c of g'Hg, and so on
-        first = inner[p, 0] - signed @ whole
-        second = bends @ signed.sum(axis=0) - (bends * signed).sum(axis=1)
-        inner[p, 1:] = (sample.n * first - sample.sizes * second) / n[1:]
-    noisy = (inner - n * bent) / below * sample.scale
+    inner = []
+    at_once = max(1, min(probes, MEMORY // (8 * g * dim)))
+    for low in range(0, probes, at_once):
+        numbers = range(low, min(probes, low + at_once))
+        Z = np.stack([random.signs(seed, p, sample.n) for p in numbers])
+        signed = sample.signed(Z)  # (g, probes, dim): u_c, the signed sums over blocks
+        u = signed.sum(axis=0)
+        whole, second = np.zeros_like(u), []
+        for b in range(g):
+            bend = own.array(sample.product(own.tensor(u.T), b)).T
+            whole += sample.sizes[b] / sample.n * bend  # H u in the end
+            second.append((bend * (u - signed[b])).sum(axis=1))
+        # In the mean over signs u_c' H u is the sum over block c of g'Hg, and so on.
+        all_of_them = (u * whole).sum(axis=1)
+        first = all_of_them[:, None] - np.einsum("cpd,pd->pc", signed, whole)
+        rest = (sample.n * first - sample.sizes * np.array(second).T) / n[1:]
+        inner.append(np.concatenate([all_of_them[:, None], rest], axis=1))
+    noisy = (np.concatenate(inner) - n * bent) / below * sample.scale
     error = float(noisy[:, 0].std(ddof=1) / math.sqrt(probes))
     return np.stack([trace, squared, bent, noisy.mean(axis=0)], axis=1), error
 
