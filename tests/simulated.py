@@ -241,6 +241,13 @@ def data():
             least, lv.SGD(0.05, growing, **shuffled), steps=13, window=4, dtype="float32", **few
         ),
         "full gradient": Case(logistic, lv.Overdamped(0.05, 0.1), **few),
+        "Langevin on mini-batches": Case(least, lv.Overdamped(0.05, 0.1, batch_size=sizes), **few),
+        "Langevin on epochs": Case(
+            least,
+            lv.Overdamped(0.05, 0.1, "leimkuhler_matthews", batch_size=3, **shuffled),
+            dtype="float32",
+            **few,
+        ),
     }
 
 
