@@ -33,7 +33,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     active, random, shown = [], [], None
     for k in range(n_networks):
         progress(f"network {k + 1} of {n_networks}")
-        some, any_ = gradients(harness.seed(2_800 + k), n_batches)
+        some, any_ = gradients(harness.seed(2_900 + k), n_batches)
         active.append(_summary(*some))
         random.append(_summary(*any_))
         shown = shown or some
@@ -113,7 +113,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
         ],
         figures=[_figure(shown[0], False), _figure(shown[1], True)],
         settings={
-            "seeds": f"2800 ... {2_800 + n_networks - 1}",
+            "seeds": f"2900 ... {2_900 + n_networks - 1}",
             "images": "unit norm (a choice)",
             "hidden units": HIDDEN,
             "N": N,
