@@ -165,15 +165,20 @@ def disassembler() -> str | None:
 
 def step_loop(ptx: str, code: Assembled | None = None) -> Loop:
     """The smallest loop that holds a whole Philox: in SASS where it can be read, else in PTX."""
+    return step_loops(ptx, code)[0]
+
+
+def step_loops(ptx: str, code: Assembled | None = None) -> list[Loop]:
+    """That loop, and those around it: a loop from look to look, where there are observers."""
     tool = disassembler() if code else None
     if tool is None:
-        return Loop(_smallest(*_listed_ptx(ptx), "mul.wide.u32"), "PTX")
+        return [Loop(body, "PTX") for body in _whole(*_listed_ptx(ptx), "mul.wide.u32")]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(code.cubin)
         flags = ["-sass"] if "cuobjdump" in Path(tool).name else ["-c"]
         told = subprocess.run([tool, *flags, str(path)], capture_output=True, text=True, check=True)
-    return Loop(_smallest(*_listed_sass(told.stdout), "IMAD.WIDE.U32"), "SASS")
+    return [Loop(b, "SASS") for b in _whole(*_listed_sass(told.stdout), "IMAD.WIDE.U32")]
 
 
 def _listed_sass(text: str) -> tuple[list[str], dict[str, int], list[tuple[int, str]]]:
@@ -207,16 +212,21 @@ def _listed_ptx(text: str) -> tuple[list[str], dict[str, int], list[tuple[int, s
     return lines, places, branches
 
 
-def _smallest(lines, places, branches, product: str) -> tuple[str, ...]:
-    loops = [
-        lines[places[target] : at + 1]
+def _whole(lines, places, branches, product: str) -> list[tuple[str, ...]]:
+    """Bodies of the loops that hold a whole Philox, smallest first."""
+    loops = {
+        (places[target], at + 1)
         for at, target in branches
         if target in places and places[target] <= at
+    }
+    whole = [
+        tuple(lines[begin:end])
+        for begin, end in sorted(loops, key=lambda span: span[1] - span[0])
+        if sum(line.startswith(product) for line in lines[begin:end]) >= PHILOX
     ]
-    whole = [body for body in loops if sum(line.startswith(product) for line in body) >= PHILOX]
     if not whole:
         raise ValueError("no loop holds the random numbers of a step")
-    return tuple(min(whole, key=len))
+    return whole
 
 
 def calls(ptx: str) -> int:

@@ -109,6 +109,33 @@ def counted(name: str, dtype: str) -> dict:
     }
 
 
+def watched() -> dict:
+    """What a histogram every 10 steps costs the double well in float32, in instructions.
+
+    A look is what the loop from look to look has besides the loop over groups of steps.
+    """
+    import langevin as lv
+    from langevin.engines import cuda
+
+    surface, dynamics, _ = problem("double well")
+    found = {"every": 10, "dtype": "float32"}
+    for name, observe in (("plain", ()), ("histogram", (lv.Histogram(every=10),))):
+        ptx = cuda.ptx(surface, dynamics, observe, dtype="float32")
+        code = assembly.assembled(ptx)
+        loops = assembly.step_loops(ptx, code)
+        look = loops[1].slots - loops[0].slots if observe else 0
+        found[name] = {
+            "counted_in": loops[0].source,
+            "instructions": loops[0].slots,
+            "look": look,
+            "per_10_steps": loops[0].slots * 10 / STEPS + look,
+            "registers": code.registers,
+            "local_memory": code.local_memory,
+        }
+    found["cost"] = found["histogram"]["per_10_steps"] / found["plain"]["per_10_steps"] - 1
+    return found
+
+
 def resident(registers: int, threads: int = 256) -> int:
     """Warps of a multiprocessor of 65,536 registers, given out by eights, in whole blocks."""
     each = -(-registers // 8) * 8
@@ -298,7 +325,8 @@ def main() -> None:
     if assembly.why_not():
         raise SystemExit(f"Nothing can be counted here: {assembly.why_not()}.")
     if options.count:
-        record = {"card": H200, "kernels": count(console, H200)}
+        record = {"card": H200, "kernels": count(console, H200), "histogram": watched()}
+        console.print(f"A histogram every 10 steps: {record['histogram']['cost']:.1%} more.")
         path = harness.write(options.output, "gpu-instructions", record, PACKAGES)
         console.print(f"wrote {path}")
         return
