@@ -65,6 +65,39 @@ def run(
 
 
 @app.command()
+def tune(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="FILE.py:FUNCTION or MODULE:FUNCTION that returns (module, (X, y)) or (module, "
+            "(X, y), (X_test, y_test)); without it, a small network on scikit-learn's digits."
+        ),
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Of a baseline that works.")] = 0.1,
+    batch_size: Annotated[int, typer.Option(help="Of the baseline.")] = 32,
+    momentum: Annotated[float, typer.Option(help="Of the baseline, as PyTorch's.")] = 0.9,
+    steps: Annotated[int, typer.Option(help="Of the baseline.")] = 400,
+    replicas: Annotated[int, typer.Option(help="Networks trained side by side.")] = 4,
+    loss: Annotated[str, typer.Option(help="cross_entropy, squared, mse or output.")] = (
+        "cross_entropy"
+    ),
+    l2: Annotated[float, typer.Option(help="Penalty l2/2 |theta|^2 of the mean loss.")] = 0.0,
+    verify: Annotated[bool, typer.Option("--verify", help="Train every triple, too.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Also write the plan here, as JSON.")] = None,
+) -> None:
+    """Measures a model's noise scale and plans larger batches at equal noise."""
+    from langevin.neural import tuning
+
+    options = {"learning_rate": learning_rate, "batch_size": batch_size, "momentum": momentum}
+    options |= {"n_steps": steps, "n_replicas": replicas, "loss": loss, "l2": l2}
+    plan = tuning.tune(model, **options, verify=verify, seed=seed)
+    Console().print(plan)
+    if output is not None:
+        tuning.write(plan, output)
+
+
+@app.command()
 def info() -> None:
     """Shows the CPU, threads, SIMD width, GPU and versions that a run here would use."""
     from langevin.information import gather

@@ -46,6 +46,7 @@ from langevin.neural.observers import (
     WeightNorm,
 )
 from langevin.neural.paths import interpolate, loss_plane, recalibrated
+from langevin.neural.plan import large_batch_plan
 from langevin.neural.result import NetworkResult
 from langevin.neural.sharpness import sharpness
 from langevin.neural.spectrum import spectral_density
@@ -75,6 +76,7 @@ __all__ = [
     "hessian_operator",
     "hessian_trace",
     "interpolate",
+    "large_batch_plan",
     "local_quadratic",
     "log_evidence",
     "loss_plane",
