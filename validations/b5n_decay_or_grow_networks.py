@@ -19,12 +19,13 @@ SOURCE = "Smith et al. 2018 (Don't decay the learning rate, increase the batch s
 RATE, MOMENTUM, BATCH, FACTOR, STAGES = 0.02, 0.9, 16, 3, 4
 STAGE = 810  # steps at the first batch size: nine epochs
 N = 1_437
+REPLICAS = {"quick": 24, "full": 256}
 LOSS_MARGIN, ACCURACY_MARGIN = 0.1, 0.01
 
 
 def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     """Three decays by three against three growths by three, on the digits."""
-    replicas = 24 if scale == "quick" else 256
+    replicas = REPLICAS[scale]
     runs = {}
     for k, how in enumerate(("decay", "grow", "neither", "grow too fast")):
         progress(how)

@@ -34,7 +34,10 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     peak = final[seeds, best]
     mean = final.mean(axis=0)
     trained = sizes[mean > TRAINED]
-    below, above = int(trained.min()), [s for s in (200, 500, 1_000) if s in runs.sizes]
+    below, above = (
+        int(min(trained, default=networks.N)),
+        [s for s in (200, 500, 1_000) if s in runs.sizes],
+    )
     chosen = networks.best_of_the_others(linear.final)
     linear_peak = linear.final[seeds, chosen] - linear.final[:, -1]
 
@@ -131,7 +134,8 @@ def _whole(runs: networks.Training, linear: networks.Training) -> tuple:
 
 def _peak(runs: networks.Training, linear: networks.Training) -> tuple:
     figure, ax = harness.axes(xlabel="batch size", ylabel="test accuracy at the end", xscale="log")
-    shown = runs.final.mean(axis=0) > 0.8
+    mean = runs.final.mean(axis=0)
+    shown = mean >= min(0.8, mean.max())
     sizes = np.array(runs.sizes)[shown]
     networks.points(ax, sizes, runs.final[:, shown], plot.COLOURS[0], "network", "o")
     networks.points(ax, linear.sizes, linear.final, plot.COLOURS[1], "linear model", "D")

@@ -20,6 +20,7 @@ SOURCE = "Smith and Le 2017, appendix C, Figure 9"
 
 HIDDEN, N, BATCH = 800, 1_000, 30
 WEIGHTS = 40  # of each network: at random, and at random among those of units that are active
+AMOUNT = {"quick": (12, 3_000), "full": (48, 10_000)}  # networks, mini-batches of each
 ACTIVE = 0.95  # share of the images that excite such a unit
 # A peak counts if the density falls to half its height before it rises again on either side, and
 # if one part in twenty of the sample is under it.
@@ -29,7 +30,7 @@ GAUSSIAN = 0.1  # Kolmogorov's distance that still counts as near
 
 def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     """Number of peaks, distance from a Gaussian, and the first three cumulants, exactly."""
-    n_networks, n_batches = (12, 3_000) if scale == "quick" else (48, 10_000)
+    n_networks, n_batches = AMOUNT[scale]
     active, random, shown = [], [], None
     for k in range(n_networks):
         progress(f"network {k + 1} of {n_networks}")
@@ -207,7 +208,7 @@ def _figure(values: np.ndarray, batches: bool) -> tuple:
         xlabel="gradient / its standard deviation over examples", ylabel="probability density"
     )
     sample = values[:, 0] / (values[:, 0].std() * (BATCH**0.5 if batches else 1))
-    ax.hist(sample, bins=60, density=True, color=plot.COLOURS[0], alpha=0.7,
+    ax.hist(sample, bins=40, density=True, color=plot.COLOURS[0], alpha=0.7,
             label=f"mean over {BATCH} examples" if batches else "single examples")  # fmt: skip
     fine = np.linspace(sample.min(), sample.max(), 300)
     law = stats.norm.pdf(fine, sample.mean(), sample.std())

@@ -22,12 +22,13 @@ RATE, BATCH, FACTOR = 0.2, 16, 5
 HOLD, CYCLES = 450, 4  # steps at BATCH that each half of a cycle lasts: five epochs
 EVERY = 90  # steps at BATCH between two records; the exchanged schedule records as often
 N = 1_437
+REPLICAS = {"quick": 24, "full": 256}
 ACCURACY_MARGIN, LOSS_MARGIN = 0.01, 0.1
 
 
 def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     """Two pairs of schedules on the digits, and one that is not a pair."""
-    replicas = 24 if scale == "quick" else 256
+    replicas = REPLICAS[scale]
     n_steps = 2 * CYCLES * HOLD
     cycle = lv.schedules.Cyclic(RATE, (1.0, 1 / FACTOR), HOLD)
     same_rate, sizes = lv.schedules.exchange(cycle, BATCH, to=RATE, n_steps=n_steps)

@@ -20,6 +20,7 @@ SOURCE = "Jastrzebski et al. 2017, Three Factors, section 4.4, Figure 6"
 # The paper: VGG-11 on CIFAR-10, eta = .1 b or .05 b, S = 50 b, three sizes of the data.
 RATE, BATCH = 0.1, 8
 EPOCHS = 30
+REPLICAS = {"quick": 24, "full": 256}
 SIZES = (1_437, 719, 359)  # examples
 FACTORS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 40)
 ALIKE = 4  # up to this b the performance is that of the plateau
@@ -30,7 +31,7 @@ EARLIER = 0.9  # of the breaking point: what counts as earlier
 
 def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     """Test accuracy after a fixed number of epochs, by b, size of the data and learning rate."""
-    replicas = 24 if scale == "quick" else 256
+    replicas = REPLICAS[scale]
     settings = [*((n, RATE) for n in SIZES), (SIZES[0], RATE / 2)]
     curves = {}
     for k, (n, eta) in enumerate(settings):
@@ -95,8 +96,8 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
                 f"{q.value:.2f} +- {q.stderr:.2f} with N = {n}"
                 for n, q in zip(SIZES[1:], less, strict=True)
             )
-            + ". What breaks is the step against the curvature, which the number of examples hardly "
-            "changes (as in row T12 with replacement).",
+            + ". What breaks is the step against the curvature, which the number of examples "
+            "hardly changes (as in row T12 with replacement).",
         ],
         figures=[_figure(curves, breaks)],
         settings={
@@ -158,7 +159,9 @@ def _break(curve: dict, seed: int) -> lv.Estimate:
     n_factors, n = accuracy.shape
     drawn = random.integers(n, size=(400, n_factors, n))
     again = [_break_of(np.take_along_axis(accuracy, one, 1).mean(axis=1)) for one in drawn]
-    return lv.Estimate(_break_of(accuracy.mean(axis=1)), float(np.nanstd(again)), n - 1)
+    found = [b for b in again if np.isfinite(b)]
+    error = float(np.std(found)) if len(found) > 1 else float("nan")
+    return lv.Estimate(_break_of(accuracy.mean(axis=1)), error, n - 1)
 
 
 def _figure(curves: dict, breaks: dict) -> tuple:
