@@ -156,7 +156,7 @@ def _training(runs: networks.Training) -> tuple:
         ax.plot(runs.steps, curve.mean(axis=0), color=colour, lw=1.6, label=f"B = {size}")
     ax.set_ylim(0, 1)
     ax.legend(frameon=False, ncols=2, loc="center right")
-    return ("Training at several batch sizes. Thin: seeds; thick: their mean.", figure)
+    return ("Paper: B of 10 and below does not train. Thin: seeds; thick: their mean.", figure)
 
 
 if __name__ == "__main__":
