@@ -1,6 +1,7 @@
 """Networks: against the core engine, against torch.optim, ensembles against single runs."""
 
 import copy
+import os
 import signal
 import subprocess
 import sys
@@ -620,3 +621,21 @@ def test_two_observers_of_one_data_set_share_its_evaluation(monkeypatch):
 def test_a_formula_refuses_adam():
     with pytest.raises(ParameterError, match="instance such as"):
         train(lv.surfaces.double_well(), lv.Adam(0.1, 8))
+
+
+THREADS = """
+import torch, langevin as lv
+from langevin import neural
+torch.set_num_threads(1)
+surface = neural.NeuralSurface(torch.nn.Linear(2, 2), (torch.rand(4, 2), torch.arange(4) % 2))
+lv.simulate(surface, lv.SGD(0.1, 2), n_replicas=1, n_steps=1, seed=1, progress=False)
+print(torch.get_num_threads())
+"""
+
+
+def test_a_run_leaves_torch_its_number_of_threads():
+    """Numba's threads, once started, set it to their own number: OpenMP has one for both."""
+    environment = os.environ | {"NUMBA_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", THREADS]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "1", done.stderr

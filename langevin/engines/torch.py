@@ -66,7 +66,7 @@ class Engine:
         self.coefficients = self._coefficients()
         self.schedule = Schedules(surface, dynamics, run["n_steps"])
         self.sizes = self._sizes()
-        self.threads = compiling.n_threads()
+        self.threads = _threads()
         layers = perceptron.trains(surface, self.evaluation)
         self.compiled = None
         if layers is not None and self.native:
@@ -381,3 +381,11 @@ def next_stop(observers: list[Any], done: int, n_steps: int, window: int = WINDO
     """The step up to which the next window may go."""
     stops = [int(o.due[o.due > done][0]) for o in observers if (o.due > done).any()]
     return min([n_steps, done + window, *stops])
+
+
+def _threads() -> int:
+    """The threads of a run; asking starts numba's, which changes torch's number: not for long."""
+    own = torch.get_num_threads()
+    number = compiling.n_threads()
+    torch.set_num_threads(own)
+    return number
