@@ -77,6 +77,8 @@ def test_seeds_and_kinds_of_noise():
     assert torch.equal(given.y, y)
     one = surface((X, y), label_noise=0.25, label_seed=7)
     assert one.labels is None and torch.equal(one.y, noisy(0.25, 7)) and one.of_replica(0) is one
+    assert "label_noise=0.5, noisy_label='other'" in repr(given)
+    assert "label_noise" not in repr(surface())
     theta = given.flat()
     own = surface((X, noisy(0.5, 2, "other"))).energy(theta)
     assert given.of_replica(1).energy(theta) == own != given.energy(theta)
@@ -84,9 +86,14 @@ def test_seeds_and_kinds_of_noise():
 
 def test_other_noise_is_another_run(tmp_path):
     sgd = lv.SGD(0.1, 8)
-    train(surface(label_noise=[0.0, 0.5]), sgd, n_replicas=2, checkpoint=tmp_path)
-    with pytest.raises(CheckpointError, match="data of the surface"):
-        train(surface(label_noise=[0.5, 0.0]), sgd, n_replicas=2, checkpoint=tmp_path)
+    first = surface(label_noise=[0.0, 0.5], label_seed=1)
+    train(first, sgd, n_replicas=2, checkpoint=tmp_path)
+    for other, words in (
+        (surface(label_noise=[0.5, 0.0], label_seed=1), "label_noise=.*0.5, 0."),
+        (surface(label_noise=[0.0, 0.5], label_seed=2), "data of the surface"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            train(other, sgd, n_replicas=2, checkpoint=tmp_path)
 
 
 NOISY = neural.data.digits(n=120, label_noise=0.25)

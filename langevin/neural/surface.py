@@ -86,8 +86,11 @@ class NeuralSurface:
         self.module = copy.deepcopy(module)
         self.X, self.y = pair("NeuralSurface", dataset)
         self.labels: Labels | None = None  # of each replica, where they differ
+        self.noise_said = ""  # in words, where labels are noisy
         if label_noise is not None:
             self.labels = noisy(dataset, self.y, label_noise, label_seed, noisy_label)
+            shown = np.array2string(np.asarray(label_noise), separator=", ", threshold=8)
+            self.noise_said = f", label_noise={shown}, noisy_label={noisy_label!r}"
             if not self.labels.which.size:
                 self.y, self.labels = self.labels.table[0], None
         elif label_seed is not None:
@@ -223,7 +226,8 @@ class NeuralSurface:
         return (
             f"NeuralSurface({type(self.module).__name__}, {self.dim:,} parameters, "
             f"{self.n_examples:,} examples of shape {tuple(self.X.shape[1:])}, "
-            f"loss={self.loss_name!r}, l2={self.l2:g}, batch_norm={self.batch_norm!r})"
+            f"loss={self.loss_name!r}, l2={self.l2:g}, batch_norm={self.batch_norm!r}"
+            f"{self.noise_said})"
         )
 
 
