@@ -339,6 +339,37 @@ def kept_of(module):
     return [p for p in module.parameters() if p.requires_grad]
 
 
+class Words(nn.Module):
+    """Its inputs are whole numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.vectors, self.last = nn.Embedding(9, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.last(self.vectors(x).mean(1))
+
+
+@pytest.mark.parametrize(
+    "dynamics", [lv.Overdamped(0.0, 0.1), lv.SGD(0.1, 60, sampling="without_replacement")]
+)
+def test_inputs_may_be_whole_numbers(dynamics):
+    torch.manual_seed(3)
+    module = Words().double()
+    tokens = torch.arange(300).view(60, 5) * 7 % 9
+    surface = NeuralSurface(module, (tokens, Y))
+    run = train(surface, dynamics, n_replicas=2, n_steps=20, start="module")
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    for _ in range(20):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(module(tokens), Y).backward()
+        optimiser.step()
+    np.testing.assert_allclose(run.positions[1], surface.flat(module), rtol=0, atol=1e-12)
+    assert np.abs(run.positions[1] - surface.flat()).max() > 0.05
+    short = train(surface, lv.SGD(0.1, 60, clip_norm=1e-3), n_replicas=2, n_steps=5, start="module")
+    assert 0 < np.linalg.norm(short.positions[0] - surface.flat()) < 6e-4
+
+
 def test_layers_that_share_parameters_train_them_once():
     torch.manual_seed(3)
     module = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5), nn.Linear(5, 3)).double()

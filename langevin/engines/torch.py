@@ -78,7 +78,8 @@ class Engine:
         X, y = surface.X, surface.y
         self.X, self.y = self.evaluation.given(X, y)
         clip = getattr(dynamics, "clip_norm", None)
-        self.clip = None if clip is None else torch.tensor(clip, dtype=self.X.dtype).expand(self.n)
+        kind = self.evaluation.kind
+        self.clip = None if clip is None else torch.tensor(clip, dtype=kind).expand(self.n)
 
     def _coefficients(self) -> np.ndarray:
         from langevin.preparation import coefficients
@@ -315,7 +316,8 @@ class Engine:
         X = self.X.expand(copies, *self.X.shape)
         labels = self.surface.labels
         y = self.y.expand(copies, *self.y.shape) if labels is None else labels.of(chunk)
-        return X, y.to(self.place), torch.full((copies, n), 1 / n, dtype=X.dtype, device=X.device)
+        share = torch.full((copies, n), 1 / n, dtype=self.evaluation.kind, device=self.place)
+        return X, y.to(self.place), share
 
     def _now(self, base: np.ndarray, steps: Any, window: np.ndarray | None) -> np.ndarray:
         """The coefficients (names, n) of steps: scheduled ones, Adam's corrections."""
