@@ -18,7 +18,7 @@ from langevin.dynamics import SGD
 from langevin.engines import compiling, source
 from langevin.engines.batches import Batches
 from langevin.engines.cpu_observers import observer_source
-from langevin.engines.cpu_pieces import lasting
+from langevin.engines.cpu_pieces import lasting, read_again
 from langevin.engines.cpu_steps import (
     Layout,
     at_step,
@@ -179,6 +179,7 @@ def parts(surface, dynamics, observers, dtype: str, **layout) -> tuple[list[str]
     plan = Layout(step, dtype, leaves=leaves, **layout)
     parameters = names("p", len(surface.parameters))
     pieces = [observer_source(k, observer, plan) for k, observer in enumerate(observers)]
+    pieces = [read_again(piece) if plan.crowded else piece for piece in pieces]
     functions = [
         slope,
         source.step_source(one),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FAR = 2**30  # steps from a launch's begin: later than any of the launch
 
@@ -37,6 +37,12 @@ def lasting(k: int, piece: Piece) -> list[str]:
             made[target.id] = None
     read = {n.id for n in ast.walk(later) if isinstance(n, ast.Name)}
     return [name for name in made if name in read and own.fullmatch(name)]
+
+
+def read_again(piece: Piece) -> Piece:
+    """The piece with its set-up repeated where it is used: nothing of it lasts through the steps."""
+    again = [line for line in piece.setup if "np.empty" not in line]
+    return replace(piece, record=again + piece.record, flush=again + piece.flush)
 
 
 def schedule(k: int, observer, layout) -> tuple[list, list, list]:

@@ -31,7 +31,7 @@ def columns(run, real: int) -> dict[str, Buffer]:
     buffers = buffers_of(ast.parse(indented(run.setup, 0)), True)
     sizes = {"real": real, "np.float64": 8, "np.int32": 4}
     rows, room, found = dict.fromkeys(sizes, 0), CROWD // FEWER, {}
-    for name in ("lanes", *run.lasting):
+    for name in ("lanes", "task", *run.lasting):
         buffer = buffers.get(name, Buffer(0, "np.int32", False))
         part = run.trail if name == "lanes" else range(max(1, buffer.rows or 1))
         if len(part) * sizes[buffer.kind] <= room:
@@ -53,7 +53,14 @@ def run_source(
     setup = len(per_thread(indented(run.setup, 0), stores, **given))
     kept = [name for name, how in stores.items() if how == "shared"]
     stride = "range(cuda.threadIdx.x, {}, cuda.blockDim.x)"
-    head = [
+    head = []
+    for kind, array in ARRAYS.items():
+        rows = sum(len(b.part) for b in crowd.values() if b.array == array)
+        head += [f"{array} = cuda.shared.array(({rows}, {FEWER}), {kind})"] if rows else []
+    if crowd:
+        head += ["lane = np.uint32(cuda.threadIdx.x)"]
+        head += per_thread("task = np.int64(cuda.blockIdx.x) % tasks", stores, **given)
+    head += [
         "task = np.int64(cuda.blockIdx.x) % tasks",
         "place = np.int64(cuda.blockIdx.x) // tasks * cuda.blockDim.x + cuda.threadIdx.x",
         "i = place % 64",
@@ -74,10 +81,9 @@ def run_source(
     if kept:
         head += ["counters = cuda.shared.array(0, int32)"]
         head += [f"for c in {stride.format(room)}:", "    counters[c] = 0", "cuda.syncthreads()"]
+        if crowd:
+            again = [f"{name} = store{name.removeprefix('counts')}[task]" for name in kept]
+            tail = per_thread("\n".join(again), stores, **given) + tail
         tail = ["cuda.syncthreads()", *tail]
-    for kind, array in ARRAYS.items():
-        rows = sum(len(b.part) for b in crowd.values() if b.array == array)
-        head += [f"{array} = cuda.shared.array(({rows}, {FEWER}), {kind})"] if rows else []
-    head += ["lane = np.uint32(cuda.threadIdx.x)"] if crowd else []
     text = f"def run({', '.join(arguments)}):\n" + indented(head, 1)
     return text + indented(["if i < valid:"], 1) + indented(mine[setup:], 2) + indented(tail, 1)
