@@ -40,7 +40,7 @@ def lasting(k: int, piece: Piece) -> list[str]:
 
 
 def read_again(piece: Piece) -> Piece:
-    """The piece with its set-up repeated where it is used: nothing of it lasts through the steps."""
+    """The piece with its set-up repeated where it is used, so that it need not last."""
     again = [line for line in piece.setup if "np.empty" not in line]
     return replace(piece, record=again + piece.record, flush=again + piece.flush)
 
