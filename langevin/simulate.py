@@ -30,6 +30,7 @@ from langevin.stability import check_stability
 
 WINDOW = 2**30  # replica-steps between two looks at the clock, about a second
 GPU_WINDOW = 2**33  # replica-steps of a launch, about 10 ms; several are queued between two looks
+GPU_THREADS = 2**17  # fewer replicas are not moved any faster
 
 
 def simulate(
@@ -163,7 +164,8 @@ def _window(n_replicas: int, weight: float, longest: int, kind: str) -> int:
     """Steps of one call of the kernel, from the experiment and the kind of device alone."""
     size, shortest = (GPU_WINDOW, 1024) if kind == "cuda" else (WINDOW, 64)
     shortest = shortest if weight <= 4 else shortest // 16
-    window = 2 ** math.floor(math.log2(max(1, size / (n_replicas * weight))))
+    busy = max(n_replicas, GPU_THREADS) if kind == "cuda" else n_replicas
+    window = 2 ** math.floor(math.log2(max(1, size / (busy * weight))))
     return int(min(longest, max(shortest, window)))
 
 

@@ -1,5 +1,6 @@
 """The CUDA engine's arithmetic, without a GPU: who works for whom, the rewriting, the sums."""
 
+import importlib
 import itertools
 import math
 import re
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import langevin as lv
-from langevin.engines import compiling, cpu, cuda, cuda_text, exact_sums
+from langevin.engines import compiling, cpu, cpu_pieces, cuda, cuda_text, exact_sums
 from langevin.engines.cpu import Run, n_tasks
 from langevin.engines.threads import Buffer, per_thread
 from langevin.preparation import ready
@@ -497,6 +498,16 @@ def test_no_launch_adds_more_numbers_than_there_is_room_for(n, begin, steps):
             assert share.added <= max(exact_sums.ROOM, 4 * room)
             last = end
         assert last == begin + steps
+
+
+def test_a_launch_of_few_replicas_is_no_longer_than_one_of_many():
+    """One replica alone would be launched for hours, and Ctrl-C would wait; 32 bits count steps."""
+    simulation = importlib.import_module("langevin.simulate")
+    for n in (1, 64, 10**4, 2**17):
+        assert simulation._window(n, 1.0, 2**33, "cuda") == 2**16
+    assert simulation._window(2**20, 1.0, 2**33, "cuda") == 2**13
+    assert simulation._window(1, 1.0, 2**33, "cpu") == 2**30
+    assert simulation.GPU_WINDOW // simulation.GPU_THREADS < cpu_pieces.FAR
 
 
 def test_runs_without_sums_are_launched_whole():
