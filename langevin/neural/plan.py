@@ -116,8 +116,8 @@ def large_batch_plan(
     """How far the batch can grow at equal noise, for a model, its data and a baseline that works.
 
     Trains ``n_replicas`` networks by ``dynamics`` (SGD; by default learning rate 0.1, batches of
-    32, momentum 0.9) for ``n_steps`` and measures, in ``measured`` of them at a tenth, two fifths
-    and the end, the gradient noise scale (on ``n`` examples at most) and the top eigenvalue.
+    32, momentum 0.9) for ``n_steps`` and measures, at a tenth, two fifths and the end, the top
+    eigenvalue, and in ``measured`` of them the gradient noise scale on ``n`` examples at most.
     Batches of 2, 4, 8, ... times the baseline's then keep g = eta N/(B (1 - m)) with as many
     epochs: the learning rate grows with the batch, or 1 - m shrinks (Smith & Le 2018, appendix E).
 
@@ -146,7 +146,7 @@ def large_batch_plan(
     for part in PASSES:
         at = int(np.argmin(np.abs(rows.steps - part * n_steps)))
         snapshots.append(
-            _snapshot(surface, int(rows.steps[at]), rows.values[:measured, at], n, seed)
+            _snapshot(surface, int(rows.steps[at]), rows.values[:, at], measured, n, seed)
         )
     critical = snapshots[1].noise.simple
     breaks = _breaks(surface.n_examples, sgd, snapshots)
@@ -194,13 +194,13 @@ def _mean(values: np.ndarray) -> Estimate:
     return Estimate(float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)), n - 1)
 
 
-def _snapshot(surface, step, rows, n, seed) -> Snapshot:
+def _snapshot(surface, step, rows, measured, n, seed) -> Snapshot:
     """Noise scale and top eigenvalue, averaged over replicas before any ratio is taken."""
     n = None if n is None else min(n, surface.n_examples)
     how = {"method": "batches", "batch_size": 16} if _shared(surface) else {}
     found = [
         gradient_noise_scale(surface, row.astype(np.float32), n=n, probes=12, seed=seed, **how)
-        for row in rows
+        for row in rows[:measured]
     ]
     k = len(found)
     values = np.array([f.values for f in found])
@@ -217,7 +217,7 @@ def _snapshot(surface, step, rows, n, seed) -> Snapshot:
             for row in rows
         ]
     )
-    return Snapshot(step, noise, _mean(tops) if k > 1 else Estimate(float(tops[0]), 0.0, 0))
+    return Snapshot(step, noise, _mean(tops))
 
 
 def _shared(surface: Any) -> bool:
