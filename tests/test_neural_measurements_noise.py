@@ -256,3 +256,14 @@ def test_fieller_s_interval_by_hand():
 def test_what_is_refused(options):
     with pytest.raises(ParameterError):
         neural.gradient_noise_scale(classifier(), **options)
+
+
+@pytest.mark.parametrize("of, fewest, most", [("training_set", 1, 2), ("population", 32, 40)])
+def test_only_a_population_is_left_out_block_by_block(monkeypatch, of, fewest, most):
+    """Products with many small blocks took ten times as long, for nothing."""
+    X = torch.as_tensor(np.random.default_rng(5).normal(size=(64, 3)))
+    surface = lv.neural.NeuralSurface(torch.nn.Linear(3, 2), (X, (X[:, 0] > 0).long()))
+    calls, product = [], Derivatives.product
+    monkeypatch.setattr(Derivatives, "product", lambda *a: calls.append(1) or product(*a))
+    lv.neural.gradient_noise_scale(surface, of=of, dtype="float64")
+    assert fewest <= len(calls) <= most

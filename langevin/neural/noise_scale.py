@@ -157,7 +157,8 @@ def gradient_noise_scale(
         n -= n % batch_size
         order = order[:n]
     own = Derivatives(surface, at, dtype, order)
-    sample = _Examples(own) if method == "examples" else _Batches(own, batch_size)
+    many = BLOCKS if of == "population" else 1  # nothing is left out of a training set
+    sample = _Examples(own, many) if method == "examples" else _Batches(own, batch_size, many)
     if not hessian:
         found, error = _first_order(sample, of), 0.0
     elif surface.dim <= EXACT_DIM and probes is None:
@@ -189,9 +190,9 @@ class _Examples:
 
     scale = 1  # examples in what is called one here
 
-    def __init__(self, own: Derivatives):
+    def __init__(self, own: Derivatives, many: int):
         self.own, self.n = own, own.n
-        self.blocks = blocks(self.n, BLOCKS)
+        self.blocks = blocks(self.n, many)
         self.sizes = np.array([b - a for a, b in self.blocks], dtype=float)
 
     def gradients(self):
@@ -230,10 +231,10 @@ class _Examples:
 class _Batches(_Examples):
     """The same of disjoint mini-batches, whose Hessian is always that of all examples."""
 
-    def __init__(self, own: Derivatives, size: int):
+    def __init__(self, own: Derivatives, size: int, many: int):
         self.own, self.scale = own, size
         self.n = own.n // size
-        self.blocks = blocks(self.n, BLOCKS)
+        self.blocks = blocks(self.n, many)
         self.sizes = np.array([b - a for a, b in self.blocks], dtype=float)
 
     def gradients(self):
@@ -260,7 +261,8 @@ class _Batches(_Examples):
 
 
 def _left_out(total, parts):
-    """The whole, then the whole without each part."""
+    """The whole, then the whole without each part, where there is more than one."""
+    parts = parts if len(parts) > 1 else parts[:0]
     return np.concatenate([total[None], total - parts])
 
 
@@ -319,7 +321,7 @@ def _probed(sample: _Examples, of: str, probes: int, seed: int) -> tuple[np.ndar
     n, means, below, trace, squared = _variances(sample, of, sums, squares)
     whole = own.array(sample.product(own.tensor(means.T))).T
     bent = [float(means[0] @ whole[0])]
-    for b in range(g):  # H without block b times the mean gradient without it
+    for b in range(len(n) - 1):  # H without block b times the mean gradient without it
         part = own.array(sample.product(own.tensor(means[1 + b]), b))
         rest = (sample.n * whole[1 + b] - sample.sizes[b] * part) / n[1 + b]
         bent.append(float(means[1 + b] @ rest))
