@@ -242,6 +242,21 @@ def test_long_runs_leave_checkpoints_where_they_are_told_to(two_rows, harness, t
     assert seen == [None, Path("w/0-a"), Path("w/2000000-a")]
 
 
+def test_what_is_kept_is_computed_once_for_the_same_settings(harness, tmp_path, monkeypatch):
+    networks, calls = importlib.import_module("networks"), []
+
+    def compute():
+        calls.append(1)
+        return {"a": [1.5, len(calls)]}
+
+    assert list(networks.kept("x", 1, compute)["a"]) == [1.5, 1]
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(harness, "_work", tmp_path)
+    for settings, last in ((1, 2), (1, 2), ({"n": 3}, 3), ({"n": 3}, 3)):
+        assert list(networks.kept("x", settings, compute)["a"]) == [1.5, last]
+    assert [p.suffix for p in tmp_path.iterdir()] == [".npz"]
+
+
 def test_an_unknown_row_is_refused(capsys):
     run_all = importlib.import_module("run_all")
     with pytest.raises(SystemExit) as stopped:

@@ -7,7 +7,9 @@ seed is read from its checkpoint.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import harness
 import numpy as np
@@ -148,6 +150,27 @@ def _one_seed(name, module, sizes, n_steps, every, normalise, seed):
 def test_images(normalise: str | None):
     """MNIST's 10,000 test images."""
     return lv.neural.data.mnist(train=False, normalise=normalise)
+
+
+def kept(name: str, settings: Any, compute: Callable[[], dict]) -> dict[str, np.ndarray]:
+    """What ``compute`` gives, numbers by name: with ``--work`` computed once and for all.
+
+    A file of other ``settings`` is not read, but written anew.
+    """
+    place = harness.checkpoint(name)
+    if place is None:
+        return compute()
+    path = place.with_suffix(".npz")
+    if path.is_file():
+        with np.load(path) as found:
+            if str(found["settings"]) == repr(settings):
+                return {key: found[key] for key in found.files if key != "settings"}
+    made = {key: np.asarray(value) for key, value in compute().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".part.npz")
+    np.savez(half, settings=repr(settings), **made)
+    half.replace(path)
+    return made
 
 
 def digits(sgd, *, n_steps: int, n_replicas: int, seed: int, every: int, n: int | None = None):
