@@ -262,8 +262,8 @@ def test_what_is_refused(options):
 def test_only_a_population_is_left_out_block_by_block(monkeypatch, of, fewest, most):
     """Products with many small blocks took ten times as long, for nothing."""
     X = torch.as_tensor(np.random.default_rng(5).normal(size=(64, 3)))
-    surface = lv.neural.NeuralSurface(torch.nn.Linear(3, 2), (X, (X[:, 0] > 0).long()))
+    surface = neural.NeuralSurface(torch.nn.Linear(3, 2), (X, (X[:, 0] > 0).long()))
     calls, product = [], Derivatives.product
     monkeypatch.setattr(Derivatives, "product", lambda *a: calls.append(1) or product(*a))
-    lv.neural.gradient_noise_scale(surface, of=of, dtype="float64")
+    neural.gradient_noise_scale(surface, of=of, dtype="float64")
     assert fewest <= len(calls) <= most
