@@ -110,7 +110,8 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
         ],
         figures=[_equilibrium(rates, sizes, warm), _in_time(scales)],
         settings={
-            "seeds": "4500 ... 4504 and 4700, replicas by number", "N": N, "hidden units": HIDDEN, "eps": RATES, "B": SIZES,
+            "seeds": "4500 ... 4504 and 4700, replicas by number", "N": N,
+            "hidden units": HIDDEN, "eps": RATES, "B": SIZES,
             "label noise": NOISE, "l2": L2, "steps": WARM, "growth": GROWTH,
         },
         data={"eps": rates, "B": sizes, "noise scale": warm, "after 30 steps": cold,
