@@ -152,13 +152,15 @@ OPTIMISERS = {
 }
 
 
+@pytest.mark.parametrize("how", ["batched", "compiled"])
 @pytest.mark.parametrize("name", OPTIMISERS)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_one_replica_is_a_plain_torch_loop(name, sampling):
+def test_one_replica_is_a_plain_torch_loop(name, sampling, how):
     ours, theirs = OPTIMISERS[name]
-    module = classifier()
+    module = classifier(norm=how == "batched")
     surface = NeuralSurface(module, (X, Y))
     found = train(surface, ours(sampling=sampling), start="module")
+    assert found.how == how
     plain = copy.deepcopy(module)
     optimiser = theirs(plain.parameters())
     draw = Indices(sampling, 60, np.array([0]), (5, 0))
@@ -188,15 +190,16 @@ ENSEMBLES = {
 }
 
 
-@pytest.mark.parametrize("batch_norm", ["batch", "eval", "recalibrate"])
+@pytest.mark.parametrize("batch_norm", ["batch", "eval", "recalibrate", None])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_an_ensemble_is_its_single_runs(name, sampling, batch_norm):
-    surface = NeuralSurface(classifier(), (X, Y), l2=0.01, batch_norm=batch_norm)
+    module = classifier(norm=batch_norm is not None)
+    surface = NeuralSurface(module, (X, Y), l2=0.01, batch_norm=batch_norm or "batch")
     dynamics = ENSEMBLES[name]["dynamics"](sampling)
     observe = (neural.Loss(), neural.Accuracy())
     together = train(surface, dynamics, n_replicas=8, observe=observe)
-    assert together.how == "batched"
+    assert together.how == ("batched" if batch_norm else "compiled")
     assert np.ptp(together.positions, axis=0).max() > 0.1
     for k in (0, 3, 7):
         alone = train(surface, dynamics, first_replica=k, observe=observe)
@@ -506,24 +509,26 @@ def die(self, done):
     if done >= 128:
         os.kill(os.getpid(), 9)
 Checkpoint.due = die
-test_neural.long_run(sys.argv[1])
+test_neural.long_run(sys.argv[3], sys.argv[1])
 """
 
 
-def long_run(folder=None):
-    surface = NeuralSurface(classifier(), (X, Y))
+def long_run(how, folder=None):
+    surface = NeuralSurface(classifier(norm=how == "batched"), (X, Y))
     adam = lv.Adam(0.01, 8, sampling="epoch_shuffle")
     observe = (neural.Loss(every=30), neural.BatchLoss(every=50))
     more = {} if folder is None else {"checkpoint": folder, "checkpoint_every": 0.0}
     return train(surface, adam, n_replicas=3, n_steps=300, observe=observe, **more)
 
 
-def test_killed_and_resumed_gives_the_same_bits(tmp_path):
-    whole = long_run()
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "run"), str(Path(__file__).parent)]
+@pytest.mark.parametrize("how", ["batched", "compiled"])
+def test_killed_and_resumed_gives_the_same_bits(tmp_path, how):
+    whole = long_run(how)
+    assert whole.how == how
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "run"), str(Path(__file__).parent), how]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    rest = long_run(tmp_path / "run")
+    rest = long_run(how, tmp_path / "run")
     assert 128 <= rest.resumed_at < 300
     np.testing.assert_array_equal(rest.positions, whole.positions)
     for name in ("loss", "batch_loss"):
