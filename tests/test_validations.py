@@ -266,6 +266,18 @@ def test_an_unknown_row_is_refused(capsys):
     assert "Z9" in shown and "T1,T2,T3" in shown
 
 
+def test_rows_can_be_left_out(capsys):
+    run_all = importlib.import_module("run_all")
+    every = run_all.parse([]).rows
+    assert run_all.parse(["--skip", "T2,s8"]).rows == [r for r in every if r not in ("T2", "S8")]
+    assert run_all.parse(["--only", "T1,T2", "--skip", "T2"]).rows == ["T1"]
+    for given in (["--skip", "Z9"], ["--only", "T1", "--skip", "T1"]):
+        with pytest.raises(SystemExit):
+            run_all.parse(given)
+    said = capsys.readouterr().err
+    assert "--skip Z9: there is no such row" in said and "no row is left" in said
+
+
 def test_the_equation_of_appendix_e(harness):
     """The law solves the equation with derivatives by v, not the one as printed."""
     corrected, printed = importlib.import_module("t5_momentum").residuals()

@@ -29,6 +29,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--only", default="", help="rows, such as T1,T2")
+    parser.add_argument("--skip", default="", help="rows to leave out, such as S2,S3")
     parser.add_argument("--scale", choices=harness.SCALES, default="quick")
     parser.add_argument("--repetition", type=int, default=0, help="other seeds: 1, 2, ...")
     parser.add_argument("--output", type=Path, default=None)
@@ -38,13 +39,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     given = parser.parse_args(arguments)
     have = list(harness.modules())
-    wanted = [row.strip().upper() for row in given.only.split(",") if row.strip()]
-    unknown = [row for row in wanted if row not in have]
-    if unknown:
-        parser.error(
-            f"--only {','.join(unknown)}: there is no such row. Choose from {','.join(have)}."
-        )
-    given.rows = [row for row in have if row in wanted] if wanted else have
+    wanted, left = (
+        [row.strip().upper() for row in text.split(",") if row.strip()]
+        for text in (given.only, given.skip)
+    )
+    for option, rows in (("--only", wanted), ("--skip", left)):
+        unknown = [row for row in rows if row not in have]
+        if unknown:
+            parser.error(
+                f"{option} {','.join(unknown)}: there is no such row. Choose from {','.join(have)}."
+            )
+    given.rows = [row for row in have if row in (wanted or have) and row not in left]
+    if not given.rows:
+        parser.error("no row is left: --skip takes out all that --only names.")
     name = f"{given.scale}-{given.repetition}" if given.repetition else given.scale
     given.output = given.output or harness.HERE / "results" / name
     return given
