@@ -253,8 +253,9 @@ def test_what_is_kept_is_computed_once_for_the_same_settings(harness, tmp_path, 
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(harness, "_work", tmp_path)
     for settings, last in ((1, 2), (1, 2), ({"n": 3}, 3), ({"n": 3}, 3)):
-        assert list(networks.kept("x", settings, compute)["a"]) == [1.5, last]
-    assert [p.suffix for p in tmp_path.iterdir()] == [".npz"]
+        assert list(networks.kept("x-0.25-1", settings, compute)["a"]) == [1.5, last]
+    assert list(networks.kept("x-0.5-1", {"n": 3}, compute)["a"]) == [1.5, 4]  # another name
+    assert [p.suffix for p in tmp_path.iterdir()] == [".npz", ".npz"]
 
 
 def test_an_unknown_row_is_refused(capsys):

@@ -160,14 +160,14 @@ def kept(name: str, settings: Any, compute: Callable[[], dict]) -> dict[str, np.
     place = harness.checkpoint(name)
     if place is None:
         return compute()
-    path = place.with_suffix(".npz")
+    path = place.with_name(place.name + ".npz")
     if path.is_file():
         with np.load(path) as found:
             if str(found["settings"]) == repr(settings):
                 return {key: found[key] for key in found.files if key != "settings"}
     made = {key: np.asarray(value) for key, value in compute().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".part.npz")
+    half = path.with_name("part-" + path.name)
     np.savez(half, settings=repr(settings), **made)
     half.replace(path)
     return made
