@@ -137,11 +137,11 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
         ],
         figures=[
             _figure(true, "Informative labels, pixels in [0, 1]. Paper: both minima at one lambda.",
-                    "ratio", "log evidence ratio / N"),
+                    "ratio", "log evidence ratio / N + ln 2"),
             _figure(true, "Informative labels, pixels in [0, 1].", "test", "test cross-entropy",
                     chance),
             _figure(scaled, "Informative labels, images of unit norm: the minima move apart.",
-                    "ratio", "log evidence ratio / N"),
+                    "ratio", "log evidence ratio / N + ln 2"),
         ],
         settings={
             "seeds": f"2100 ... {2_100 + n_seeds - 1}", "N": N, "test": N_TEST,
@@ -239,18 +239,18 @@ def _apart(one: dict) -> np.ndarray:
 
 def _figure(one: dict, caption: str, which: str, label: str, other: dict | None = None) -> tuple:
     figure, ax = harness.axes(xlabel="lambda, of the summed cost", ylabel=label, xscale="log")
-    scale = N if which == "ratio" else 1
+
+    def shown(values):  # the ratio is -N ln 2 at best
+        return values / N + np.log(2) if which == "ratio" else values
+
     pairs = [(one, "informative labels"), *([(other, "random labels")] if other else [])]
     for k, (part, name) in enumerate(pairs):
-        ax.plot(LAMBDAS, part[which].T / scale, color=plot.COLOURS[k], lw=0.6, alpha=0.4)
-        curve = part[which].mean(axis=0) / scale
+        ax.plot(LAMBDAS, shown(part[which].T), color=plot.COLOURS[k], lw=0.6, alpha=0.4)
+        curve = shown(part[which].mean(axis=0))
         ax.plot(LAMBDAS, curve, color=plot.COLOURS[k], lw=1.7, label=name if other else label)
-    if other:
-        ax.axhline(np.log(2), color="0.4", lw=0.9, ls=":", label="ln 2")
-        ax.set_yscale("log")
-    else:
-        ax.set_ylim(None, 1.0)
-        ax.axhline(0, color="0.7", lw=0.8, zorder=0)
+    ax.set_yscale("log")
+    if other or which == "ratio":
+        ax.axhline(np.log(2), color="0.4", lw=0.9, ls=":", label="ln 2: as good as guessing")
     beside = LAMBDAS[np.argmin(one["test"].mean(axis=0))]
     ax.axvline(beside, color="0.3", lw=1.0, ls="--", label="lowest test cross-entropy")
     ax.legend(frameon=False)
