@@ -267,3 +267,17 @@ def test_only_a_population_is_left_out_block_by_block(monkeypatch, of, fewest, m
     monkeypatch.setattr(Derivatives, "product", lambda *a: calls.append(1) or product(*a))
     neural.gradient_noise_scale(surface, of=of, dtype="float64")
     assert fewest <= len(calls) <= most
+
+
+def test_the_simple_scale_needs_no_hessian():
+    """Without H the other two numbers are NaN, which must not spread."""
+    X = torch.as_tensor(np.random.default_rng(6).normal(size=(64, 3)))
+    surface = neural.NeuralSurface(torch.nn.Linear(3, 2), (X, (X[:, 0] > 0).long()))
+    whole, first = (
+        neural.gradient_noise_scale(surface, np.zeros(8), dtype="float64", hessian=h)
+        for h in (True, False)
+    )
+    assert first.simple.resolved
+    assert first.simple.low == pytest.approx(whole.simple.low, rel=1e-12)
+    assert first.simple.value == pytest.approx(whole.simple.value, rel=1e-12)
+    assert not first.full.resolved and not first.learning_rate(8).resolved

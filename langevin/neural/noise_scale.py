@@ -106,7 +106,7 @@ class NoiseScale:
 
     def _ratio(self, above, below, reason) -> Interval:
         rows = np.array([above, below], dtype=float)
-        a, b = rows @ self.values
+        a, b = rows @ np.where(rows.any(axis=0), self.values, 0.0)  # what has no part may be NaN
         covariance = rows @ self.covariance @ rows.T
         return intervals.ratio(float(a), float(b), covariance, self.dof, self.confidence, reason)
 
