@@ -94,6 +94,8 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
                 for name, values in typical.items()
             )
             + ". ('switched': after large batches from there.)",
+            "The figure shows phi against the loss: where both kinds of training are at the same "
+            "loss their phi is nearly the same, and what differs is the loss that they reach.",
             f"Test accuracy at the end: {small.mean():.4f} (small batches), {large.mean():.4f} "
             "(large), after the switch "
             + ", ".join(f"{v:.4f}" for v in switched["test"].mean(axis=0))

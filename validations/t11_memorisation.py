@@ -189,8 +189,7 @@ def _figure(one: dict, share: float) -> tuple:
     for k, c in enumerate(order):
         eta, size = CELLS[c]
         part = {key: one[key][:, c : c + 1] for key in ("learnt", "accuracy")}
-        y = [np.nan_to_num(_at_level(part, x), nan=-1.0).mean() for x in levels]
-        y = np.where(np.array(y) > 0, y, np.nan)  # where every seed has come so far
+        y = [_at_level(part, x).mean() for x in levels]  # NaN where a seed has none
         ax.plot(levels, y, color=plot.COLOURS[k], lw=1.5,
                 label=f"eta/S = {eta / size:.2g} (S = {size})")  # fmt: skip
     ax.legend(frameon=False)
