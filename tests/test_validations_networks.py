@@ -68,7 +68,7 @@ def small(module, monkeypatch):
     networks._known.clear()
 
 
-@pytest.mark.parametrize("row", ["S2", "S3", "S8", "T10", "B5N", "T12N"])
+@pytest.mark.parametrize("row", ["S2", "S3", "S7", "S8", "T10", "B5N", "T12N"])
 def test_every_row_on_networks_writes_its_record(small, module, tmp_path, row):
     told = []
     record = module("harness").run(row, "quick", tmp_path, told.append)

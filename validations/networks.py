@@ -22,6 +22,8 @@ N, RATE, MOMENTUM = 1_000, 1.0, 0.9
 SIZES = (1, 2, 3, 5, 10, 20, 30, 50, 80, 120, 200, 300, 500, 1_000)
 LINEAR_SIZES = (30, 80, 300, 1_000)
 PIXEL_SIZES = (30, 80, 300, 500, 1_000)
+PENALISED_SIZES = (30, 80, 1_000)
+LAMBDA = 0.1  # of the summed cost, as the paper writes it: lambda/N of the mean
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,16 @@ def smith_le(scale: str, progress: harness.Progress) -> Training:
     )  # fmt: skip
 
 
+def penalised(scale: str, progress: harness.Progress) -> Training:
+    """The same with lambda = 0.1 and three batch sizes; each seed has the images of `smith_le`."""
+    plan = PLANS[scale]
+    module = lv.neural.models.smith_le(plan.hidden)
+    return _train(
+        f"784-{plan.hidden}-10 with lambda {LAMBDA:g}", module, PENALISED_SIZES, plan.n_steps,
+        plan.every, plan.n_seeds, "unit_norm", 2_300, progress, l2=LAMBDA / N,
+    )  # fmt: skip
+
+
 def linear(scale: str, progress: harness.Progress) -> Training:
     """The same without a hidden layer: the paper found no generalisation gap there."""
     plan = PLANS[scale]
@@ -101,14 +113,16 @@ def pixels(scale: str, progress: harness.Progress) -> Training:
 _known: dict[tuple, Training] = {}
 
 
-def _train(name, module, sizes, n_steps, every, n_seeds, normalise, first_seed, progress):
+def _train(
+    name, module, sizes, n_steps, every, n_seeds, normalise, first_seed, progress, l2=0.0
+):  # fmt: skip
     key = (name, sizes, n_steps, n_seeds, harness.seed(first_seed))
     if key not in _known:
         names, curves, lost = ("test_accuracy", "test_loss", "loss"), [], 0
         for k in range(n_seeds):
             progress(f"{name}: seed {k + 1} of {n_seeds}")
             seed = harness.seed(first_seed + k)
-            run = _one_seed(name, module, sizes, n_steps, every, normalise, seed)
+            run = _one_seed(name, module, sizes, n_steps, every, normalise, seed, l2)
             curves.append([run[one].values for one in names])
             lost += int((run.diverged >= 0).sum())
             steps = run["loss"].steps
@@ -116,7 +130,7 @@ def _train(name, module, sizes, n_steps, every, n_seeds, normalise, first_seed, 
     return _known[key]
 
 
-def _one_seed(name, module, sizes, n_steps, every, normalise, seed):
+def _one_seed(name, module, sizes, n_steps, every, normalise, seed, l2):
     """All batch sizes in one run; images, initial weights and batches belong to the seed.
 
     Raises KeyboardInterrupt after Ctrl-C: curves cut short are no measurement.
@@ -125,7 +139,7 @@ def _one_seed(name, module, sizes, n_steps, every, normalise, seed):
     train = neural.data.mnist(n=N, seed=seed, normalise=normalise)
     test = test_images(normalise)
     result = lv.simulate(
-        neural.NeuralSurface(module, train),
+        neural.NeuralSurface(module, train, l2=l2),
         lv.SGD(RATE, np.array(sizes), momentum=MOMENTUM, sampling="without_replacement"),
         n_replicas=len(sizes),
         n_steps=n_steps,
