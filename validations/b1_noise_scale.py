@@ -25,13 +25,14 @@ POINTS = {"early": 60, "later": 600}  # steps
 # Learning rates in units of the predicted best; a cubic through 0 is put through the mean changes.
 TRIED = np.array([0.4, 0.8, 1.2, 1.6, 2.0])
 FULL = 10**9  # a batch without noise
+AMOUNT = {"quick": (4, 64), "full": (24, 1_000)}  # networks, draws of a mini-batch
 MARGIN = 0.1  # of the largest improvement
 WIDE, WIDE_STEPS, FIRST = 32, 4_000, 3  # a network that fits all 512
 
 
 def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     """Measured best steps, on two points of training, a quadratic, and near interpolation."""
-    n_seeds, draws = (4, 64) if scale == "quick" else (24, 1_000)
+    n_seeds, draws = AMOUNT[scale]
     surface = lv.neural.NeuralSurface(
         lv.neural.models.smith_le(HIDDEN, n_in=64), lv.neural.data.digits(n=N)
     )

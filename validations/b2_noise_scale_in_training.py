@@ -28,12 +28,13 @@ WARM = 6_000  # steps to the equilibrium
 EQUAL = ((0.05, 8), (0.2, 32))  # one temperature
 TIMES = (1, 30, 100, 300, 1_000, 3_000)  # of the growth, on true labels
 GROWTH = (0.1, 32)
+AMOUNT = {"quick": (3, 4), "full": (16, 32)}  # networks, looks at each
 SLOPE, RATIO = 0.2, 0.2
 
 
 def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     """A grid of temperatures in equilibrium, and one network's way there."""
-    n_seeds, looks = (3, 4) if scale == "quick" else (16, 32)
+    n_seeds, looks = AMOUNT[scale]
     grid, weak = (
         networks.kept(
             f"B2-grid-{l2}", (n_seeds, looks, WARM, RATES, SIZES, NOISE, l2),

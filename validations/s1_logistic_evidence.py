@@ -20,6 +20,7 @@ CLAIM = (
 SOURCE = "Smith and Le 2017, section 2, Figures 1 and 2"
 
 N, N_TEST = 800, 10_000  # equally many of both; the test images are others of the training split
+SEEDS = {"quick": 4, "full": 24}  # draws of images
 LAMBDAS = 10.0 ** np.arange(-4.0, 4.01, 0.5)  # of the summed cost
 # Distance of the two minima, in half decades: nearer than the grid can tell counts as the same.
 PLACES = 1.0
@@ -28,7 +29,7 @@ COARSE = {"pixels in [0, 1]": None, "unit norm": "unit_norm"}
 
 def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     """Both curves for each draw of images, for true and random labels, at two normalisations."""
-    n_seeds = 4 if scale == "quick" else 24
+    n_seeds = SEEDS[scale]
     found = {}
     for name, normalise in COARSE.items():
         for labels in ("informative", "random"):

@@ -22,6 +22,7 @@ SIZES = {  # hidden units of both layers, images, steps, records
     "quick": (24, 200, 6_000, 60),
     "full": (64, 1_000, 40_000, 200),
 }
+SEEDS = {"quick": 4, "full": 16}
 CELLS = (  # eta, S: eta/S from 2e-3 to 4e-2, and the fourth and fifth have the same
     (0.1, 50), (0.2, 50), (0.2, 15), (0.1, 5), (0.3, 15), (0.2, 5),
 )  # fmt: skip
@@ -34,7 +35,7 @@ EQUAL_MARGIN = 0.03
 
 def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     """Validation accuracy against memorisation for a grid of (eta, S), at two shares of noise."""
-    n_seeds = 4 if scale == "quick" else 16
+    n_seeds = SEEDS[scale]
     found = {share: _runs(share, n_seeds, scale, progress) for share in SHARES}
     noise = np.log10([eta / size for eta, size in CELLS])
     mean, checks = networks.over_seeds, []
