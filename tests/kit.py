@@ -35,9 +35,13 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import sys
 import zlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
@@ -298,3 +302,22 @@ def statistical(**declared):
         return repeated
 
     return decorate
+
+
+@contextmanager
+def modules_of(folder: str) -> Iterator[None]:
+    """Inside, the scripts of validations/ or benchmarks/ can be imported.
+
+    Both have a harness.py: modules of these names that were there before are set aside.
+    """
+    path = Path(__file__).parent.parent / folder
+    own = {file.stem for file in path.glob("*.py")}
+    before = {name: sys.modules.pop(name) for name in own & set(sys.modules)}
+    sys.path.insert(0, str(path))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(path))
+        for name in own & set(sys.modules):
+            del sys.modules[name]
+        sys.modules.update(before)

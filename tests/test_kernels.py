@@ -135,6 +135,7 @@ def test_purposes_are_permanent():
     permanent = {"NOISE": 1, "BATCH": 2, "PERMUTATION": 3, "SHUFFLE": 4, "INITIAL": 5}
     permanent |= {"DROPOUT": 6, "MODULE": 7}
     permanent |= {"SUBSET": 16, "NOISY": 17, "LABEL": 18}
+    permanent |= {"PROBE": 24, "DIRECTION": 25, "PLACE": 26}
     assert {p.name: int(p) for p in Purpose} == permanent
 
 

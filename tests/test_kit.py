@@ -65,6 +65,7 @@ EXACT = {
     "test_laws.py::test_the_guard_refuses_replicas_that_never_crossed": "nobody can cross",
     "test_neural.py::test_a_diverging_network_is_named_and_the_rest_kept": "certain",
     "test_neural_tensors.py::test_a_diverging_replica_and_memory_that_runs_out": "certain",
+    "test_perceptron.py::test_a_loss_that_is_not_finite_is_found": "certain",
     "test_observers.py::test_averages_equal_the_naive_twin": "the same states",
     "test_observers.py::test_the_dead_are_not_observed": "certain",
     "test_observers.py::test_small_groups_side_by_side_have_error_groups_enough": "counts",

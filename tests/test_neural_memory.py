@@ -48,7 +48,7 @@ class Convolution(nn.Module):
 
 def train(module=None, **more):
     torch.manual_seed(1)
-    module = module or nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
+    module = module or nn.Sequential(nn.Linear(5, 7), nn.SiLU(), nn.Linear(7, 3))
     dynamics = more.pop("dynamics", lv.SGD(0.1, 8, momentum=0.9))
     return lv.simulate(
         NeuralSurface(module.double(), (X, Y)), dynamics, n_replicas=7, n_steps=100, seed=5,
@@ -151,7 +151,7 @@ from langevin.errors import MemoryWarning
 from langevin.neural import NeuralSurface
 torch.set_num_threads(1)
 X = torch.randn(100_000, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-surface = NeuralSurface(nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)).double(),
+surface = NeuralSurface(nn.Sequential(nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1)).double(),
                         (X, X[:, 0]), loss="squared")
 def train(n):
     return lv.simulate(surface, lv.Overdamped(0.0, 0.1), n_replicas=n, n_steps=1, seed=1,

@@ -8,6 +8,7 @@ import sys
 import types
 from pathlib import Path
 
+import kit
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "validations"
@@ -15,9 +16,8 @@ FOLDER = Path(__file__).parent.parent / "validations"
 
 @pytest.fixture(scope="module", autouse=True)
 def importable():
-    sys.path.insert(0, str(FOLDER))
-    yield
-    sys.path.remove(str(FOLDER))
+    with kit.modules_of("validations"):
+        yield
 
 
 @pytest.fixture
@@ -249,6 +249,7 @@ def test_what_is_kept_is_computed_once_for_the_same_settings(harness, tmp_path, 
         calls.append(1)
         return {"a": [1.5, len(calls)]}
 
+    monkeypatch.setattr(harness, "_work", None)
     assert list(networks.kept("x", 1, compute)["a"]) == [1.5, 1]
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(harness, "_work", tmp_path)

@@ -3,26 +3,21 @@
 import dataclasses
 import importlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install .[neural]")
 
-import langevin as lv  # noqa: E402
+import kit  # noqa: E402
 
-VALIDATIONS = str(Path(__file__).parent.parent / "validations")
+import langevin as lv  # noqa: E402
 
 
 @pytest.fixture
-def module(monkeypatch):
-    monkeypatch.syspath_prepend(VALIDATIONS)
-    yield importlib.import_module
-    for name, loaded in list(sys.modules.items()):
-        if VALIDATIONS in str(getattr(loaded, "__file__", "")):
-            del sys.modules[name]
+def module():
+    with kit.modules_of("validations"):
+        yield importlib.import_module
 
 
 def images(n=None, skip=0, **choices):

@@ -3,10 +3,9 @@
 import importlib
 import itertools
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import kit
 import numpy as np
 import pytest
 from scipy import stats
@@ -14,14 +13,12 @@ from scipy import stats
 import langevin as lv
 
 torch = pytest.importorskip("torch")
-FOLDER = Path(__file__).parent.parent / "validations"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def importable():
-    sys.path.insert(0, str(FOLDER))
-    yield
-    sys.path.remove(str(FOLDER))
+    with kit.modules_of("validations"):
+        yield
 
 
 @pytest.fixture

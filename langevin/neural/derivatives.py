@@ -235,7 +235,7 @@ class Derivatives:
 def parameters(surface: Any, at: Any) -> np.ndarray:
     """What ``at`` means: parameters (dim,), a module, or None for the surface's own module."""
     if at is None or isinstance(at, nn.Module):
-        theta = surface.flat(at)
+        theta = surface.flat(at) if at is None or surface.is_kind(at) else np.empty(0)
     else:
         given = at.detach().cpu().numpy() if isinstance(at, torch.Tensor) else np.asarray(at)
         theta = given.astype(np.float64) if given.dtype.kind in "iu" else given

@@ -188,6 +188,12 @@ class NeuralSurface:
             parts = [known[name].reshape(-1) for name in self.layout.names]
             return torch.cat(parts).cpu().numpy().copy()
 
+    def is_kind(self, module: nn.Module) -> bool:
+        """Whether a module has the parameters theta, by name and shape."""
+        known = {name: tuple(p.shape) for name, p in module.named_parameters()}
+        wanted = zip(self.layout.names, self.layout.shapes, strict=True)
+        return all(known.get(name) == shape for name, shape in wanted)
+
     def with_parameters(self, theta: Any) -> nn.Module:
         """A copy of the module with parameters theta (dim,)."""
         made = copy.deepcopy(self.module)

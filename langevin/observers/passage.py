@@ -103,14 +103,14 @@ class BoundFirstPassage(Bound):
         from langevin.engines.source import has_momentum
 
         dynamics, noise = run.dynamics, run.surface.noise
-        numbers = [getattr(dynamics, name, 0.0) for name in ("learning_rate", "batch_size", "dt")]
-        plain = all(np.asarray(v).dtype.kind in "iuf" for v in numbers)
+        numbers = [getattr(dynamics, name, None) for name in ("learning_rate", "batch_size", "dt")]
+        plain = all(np.asarray(v).dtype.kind in "iuf" for v in numbers if v is not None)
         if isinstance(dynamics, SGD) and isinstance(noise, Isotropic) and plain:
             found = dynamics.learning_rate * noise.sigma / np.sqrt(dynamics.batch_size)
             good = not has_momentum(dynamics)
         elif isinstance(dynamics, Overdamped) and plain:
             found = np.sqrt(2 * np.asarray(dynamics.temperature) * dynamics.dt)
-            good = dynamics.integrator in ("euler_maruyama", "heun")
+            good = dynamics.integrator in ("euler_maruyama", "heun") and dynamics.batch_size is None
         else:
             found, good = 0.0, False
         if not good or region.comparison is None or self.every != 1:
