@@ -114,6 +114,8 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
             f"The noise scale in equilibrium goes as (B/eps)^{mean(slope).value:.2f} "
             f"(+- {mean(slope).stderr:.2f}), from {warm.mean(axis=1).min():.0f} to "
             f"{warm.mean(axis=1).max():.0f}.",
+            f"The penalty {L2:g} was chosen after a first run with {WEAK:g}, now the weak grid; a "
+            "repetition has other seeds.",
             "On true labels it is "
             + ", ".join(f"{s:.0f} after {t}" for t, s in zip(TIMES, ends, strict=True))
             + " steps.",
