@@ -67,7 +67,6 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
         harness.check(
             "random labels: share of all lambda where the log evidence ratio is above 0",
             mean((chance["ratio"] > 0).mean(axis=1)), 1.0, margin=0.01, approximate=True,
-            expected="differs",
         ),
         harness.check(
             f"informative labels: log evidence ratio an example at lambda = {LAMBDAS[0]:g}, above "
@@ -116,8 +115,8 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
             for name, (ratio, test) in where.items()
         ]
         + [
-            "That random labels at large lambda, informative ones at small lambda and the margin "
-            "would differ from the paper was expected after a trial on one other draw.",
+            "That informative labels at small lambda and the margin would differ from the paper "
+            "was expected after a trial on one other draw.",
             "So where the optimum of the evidence lies depends on the normalisation of the "
             "images, which the paper does not state: a prior of one width for all weights means "
             "another set of functions when the images are about 9 times shorter.",
