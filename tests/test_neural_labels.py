@@ -121,3 +121,13 @@ NUMBERS = (DIGITS.X, DIGITS.X.flatten(1).mean(1))
 def test_noise_that_cannot_be_is_refused(make, words):
     with pytest.raises(ParameterError, match=words):
         make()
+
+
+def test_noise_that_the_module_has_no_output_for_is_refused():
+    """Nine outputs are enough for these three images, not for the random ones of ten classes."""
+    data = neural.data.digits(n=3, seed=1)
+    assert int(data.y.max()) == 8
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 9))
+    neural.NeuralSurface(module, data)
+    with pytest.raises(ParameterError, match=r"labels from \d to 9, but the module has 9 outputs"):
+        neural.NeuralSurface(module, data, label_noise=[1.0] * 20, label_seed=range(20))

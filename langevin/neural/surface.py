@@ -146,7 +146,8 @@ class NeuralSurface:
             ) from error
         labels = self.loss_name == "cross_entropy"
         if labels and outputs.ndim == 2 and not y.is_floating_point():
-            low, high = int(y.min()), int(y.max())
+            every = y if data is not None or self.labels is None else self.labels.table
+            low, high = int(every.min()), int(every.max())
             if low < 0 or high >= outputs.shape[1]:
                 raise ParameterError(
                     f"{who}: labels from {low} to {high}, but the module has "
