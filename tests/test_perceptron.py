@@ -12,7 +12,7 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from langevin import neural  # noqa: E402
-from langevin.engines import perceptron  # noqa: E402
+from langevin.engines import perceptron, perceptron_text  # noqa: E402
 from langevin.engines.perceptron_text import BLOCK, DEPTH, ROWS  # noqa: E402
 from langevin.neural import NeuralSurface  # noqa: E402
 from langevin.neural.evaluation import Evaluation  # noqa: E402
@@ -82,6 +82,29 @@ def test_it_is_the_batched_products(name):
     losses = (r["batch_loss"].values for r in (compiled, batched))
     np.testing.assert_allclose(*losses, rtol=1e-11, atol=1e-13)
     assert np.abs(compiled.positions[0] - compiled.positions[1]).max() > 1e-3
+
+
+PLANTED = {  # in the text of the loop
+    "S forgotten": ("share = real(1) / real(size)", "share = real(1)"),
+    "one step off": ("ident, begin_step + s,", "ident, begin_step + s + 1,"),
+    "blocks do not add up": ("if begin > 0:", "if begin > 1000:"),
+    "shared mini-batches": ("index, size, ident,", "index, size, np.uint64(0),"),
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_seen(bug, monkeypatch):
+    dynamics, options = RUNS["several sizes"]
+    right, wrong = PLANTED[bug]
+
+    def planted(*given):
+        text = perceptron_text.perceptron_source(*given)
+        assert right in text
+        return text.replace(right, wrong)
+
+    monkeypatch.setattr(perceptron, "perceptron_source", planted)
+    compiled, batched = (train(dynamics, compiled=c, **options) for c in (True, False))
+    assert np.abs(compiled.positions - batched.positions).max() > 1e-6
 
 
 def test_float32_is_float64_rounded():
