@@ -61,6 +61,10 @@ def test_gradients_and_products_are_those_of_one_piece(surface, at_once, monkeyp
     V = numbers(surface.dim, 5, seed=3).numpy()
     np.testing.assert_allclose(own.product(V).numpy(), H @ V, rtol=0, atol=1e-12)
     np.testing.assert_allclose(own.product(V[:, 0]).numpy(), H @ V[:, 0], rtol=0, atol=1e-12)
+    monkeypatch.setattr(derivatives, "TOGETHER", 2 * surface.dim)  # a large network: two at once
+    np.testing.assert_allclose(own.product(V).numpy(), H @ V, rtol=0, atol=1e-12)
+    monkeypatch.setattr(derivatives, "TOGETHER", 1)
+    np.testing.assert_allclose(own.product(V).numpy(), H @ V, rtol=0, atol=1e-12)
     difference = own.finite_difference(V[:, 0]).numpy()
     np.testing.assert_allclose(difference, H @ V[:, 0], rtol=1e-8, atol=1e-8)
     assert np.abs(difference - H @ V[:, 0]).max() > 1e-13  # it is another way

@@ -18,7 +18,8 @@ from langevin.neural import stacked
 
 AT_ONCE = 1024  # examples in one graph
 KEPT = 4096  # examples whose graphs are kept between two products
-COLUMNS = 64  # vectors multiplied at once where the graph allows it
+COLUMNS = 64  # vectors multiplied at once, at most, where the graph allows it,
+TOGETHER = 2**18  # and so many numbers of them: larger products fill the cores one by one
 EXACT_DIM = 400  # up to here whole Hessians are formed where nothing else is said
 
 
@@ -82,8 +83,20 @@ class Derivatives:
 
     def losses(self, theta: torch.Tensor, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Each example's loss, without the penalty."""
-        views = {k: v[0] for k, v in self.layout.views(theta[None]).items()}
-        return self.surface.loss(torch.func.functional_call(self.module, views, (X,)), y)
+        return self._losses(self._split(theta), X, y)
+
+    def _losses(self, pieces, X, y):
+        named = dict(zip(self.layout.names, pieces, strict=True))
+        return self.surface.loss(torch.func.functional_call(self.module, named, (X,)), y)
+
+    def _split(self, rows):
+        """Each parameter's piece of ``rows`` (..., dim), as a view of its own shape."""
+        places = zip(self.layout.places, self.layout.shapes, strict=True)
+        return [rows[..., a:b].view(*rows.shape[:-1], *shape) for (a, b), shape in places]
+
+    def _leaves(self, theta):
+        """A leaf for each parameter: gradients of views of one would be copied into zeros."""
+        return [piece.detach().requires_grad_() for piece in self._split(theta)]
 
     def loss(self, theta: torch.Tensor | None = None) -> float:
         """Mean loss and penalty."""
@@ -104,17 +117,17 @@ class Derivatives:
         theta = self.theta if theta is None else theta
         total, slope = 0.0, torch.zeros_like(theta)
         for part in self.parts():
-            leaf = theta.detach().requires_grad_()
-            losses = self.losses(leaf, *self.examples(part))
-            slope += self._first(losses.sum(), leaf, create_graph=False)
+            leaves = self._leaves(theta)
+            losses = self._losses(leaves, *self.examples(part))
+            slope += joined(self._first(losses.sum(), leaves))
             total += float(losses.detach().double().sum())
         penalty = self.surface.l2
         value = total / self.n + 0.5 * penalty * float(theta.double().square().sum())
         return value, slope / self.n + penalty * theta
 
-    def _first(self, total, leaf, create_graph):
-        found = torch.autograd.grad(total, leaf, create_graph=create_graph, allow_unused=True)[0]
-        return torch.zeros_like(leaf) if found is None else found
+    def _first(self, total, leaves, create_graph=False):
+        options = {"create_graph": create_graph, "materialize_grads": True}
+        return torch.autograd.grad(total, leaves, **options)
 
     def weighted_gradient(
         self, weights: np.ndarray, begin: int = 0, end: int | None = None
@@ -124,10 +137,10 @@ class Derivatives:
         weights = self.tensor(weights)
         slope = self.surface.l2 * weights.sum() * self.theta
         for part in self.parts(begin, end):
-            leaf = self.theta.detach().requires_grad_()
+            leaves = self._leaves(self.theta)
             own = weights[part.start - begin : part.stop - begin]
-            losses = self.losses(leaf, *self.examples(part))
-            slope = slope + self._first((losses * own).sum(), leaf, create_graph=False)
+            losses = self._losses(leaves, *self.examples(part))
+            slope = slope + joined(self._first((losses * own).sum(), leaves))
         return slope
 
     def example_gradients(self, part: slice) -> torch.Tensor:
@@ -154,8 +167,8 @@ class Derivatives:
         return own.detach() + self.surface.l2 * self.theta
 
     def _alone(self, x, t):
-        leaf = self.theta.detach().requires_grad_()
-        return self._first(self.losses(leaf, x[None], t[None]).sum(), leaf, create_graph=False)
+        leaves = self._leaves(self.theta)
+        return joined(self._first(self._losses(leaves, x[None], t[None]).sum(), leaves))
 
     def batches_of_gradients(self, size: int | None = None) -> Iterator[tuple[slice, torch.Tensor]]:
         """`example_gradients` of all examples, so many at once as fit 256 MB."""
@@ -184,30 +197,32 @@ class Derivatives:
         key = (part.start, part.stop)
         if key in self.graphs:
             return self.graphs[key]
-        leaf = self.theta.detach().requires_grad_()
-        total = self.losses(leaf, *self.examples(part)).sum()
-        slope = self._first(total, leaf, create_graph=True)
+        leaves = self._leaves(self.theta)
+        slopes = self._first(self._losses(leaves, *self.examples(part)).sum(), leaves, True)
         if self.n <= KEPT:
-            self.graphs[key] = (leaf, slope)
-        return leaf, slope
+            self.graphs[key] = (leaves, slopes)
+        return leaves, slopes
 
-    def _second(self, leaf, slope, rows):
-        if not slope.requires_grad:  # the loss is linear in the parameters
+    def _second(self, leaves, slopes, rows):
+        curved = [k for k, slope in enumerate(slopes) if slope.requires_grad]
+        if not curved:  # the loss is linear in the parameters
             return torch.zeros_like(rows)
-        if len(rows) > 1:
+        columns = min(COLUMNS, max(1, TOGETHER // self.dim))
+        if len(rows) > 1 and columns > 1:
             try:
-                return torch.cat(
-                    [self._again(slope, leaf, some, True) for some in rows.split(COLUMNS)]
-                )
+                parts = rows.split(columns)
+                return torch.cat([self._again(leaves, slopes, curved, some) for some in parts])
             except RuntimeError:  # an operation that vmap refuses
                 pass
-        return torch.stack([self._again(slope, leaf, row, False) for row in rows])
+        return torch.stack([self._again(leaves, slopes, curved, row) for row in rows])
 
-    def _again(self, slope, leaf, given, batched):
+    def _again(self, leaves, slopes, curved, given):
+        weights = self._split(given)
         found = torch.autograd.grad(
-            slope, leaf, given, retain_graph=True, is_grads_batched=batched, allow_unused=True
-        )[0]
-        return torch.zeros_like(given) if found is None else found
+            [slopes[k] for k in curved], leaves, [weights[k] for k in curved], retain_graph=True,
+            is_grads_batched=given.ndim > 1, materialize_grads=True,
+        )  # fmt: skip
+        return joined(found, given.ndim - 1)
 
     def finite_difference(self, vector: Any, step: float | None = None) -> torch.Tensor:
         """``[grad L(theta + d v) - grad L(theta - d v)]/(2 d)``, for v (dim,).
@@ -246,6 +261,11 @@ def parameters(surface: Any, at: Any) -> np.ndarray:
             "take result.positions[replica]."
         )
     return theta.astype(np.float64) if theta.dtype.itemsize not in (4, 8) else theta
+
+
+def joined(pieces: Any, batch: int = 0) -> torch.Tensor:
+    """Pieces of the parameters' shapes, after ``batch`` dimensions of copies, as one (..., dim)."""
+    return torch.cat([piece.flatten(batch) for piece in pieces], dim=batch)
 
 
 def blocks(n: int, at_most: int) -> list[tuple[int, int]]:
