@@ -305,3 +305,14 @@ def test_probes_are_signs_and_normals():
     x, u = probes.normals(3, 0, 100_001), probes.uniforms(3, 0, 100_001)
     assert len(x) == len(u) == 100_001
     assert abs(x.mean()) < 0.015 and abs(x.std() - 1) < 0.01 and abs(u.mean() - 0.5) < 0.005
+
+
+def test_gradients_of_many_rows_go_through_the_examples_in_parts(monkeypatch):
+    from langevin.neural import evaluation
+
+    surface = classifier()
+    points = surface.flat() + 0.1 * numbers(5, surface.dim, seed=8).numpy()
+    energy, gradient = surface.energy(points), surface.gradient(points)
+    monkeypatch.setattr(evaluation, "CHUNK", 5 * 7)  # 61 = 8 * 7 + 5 examples
+    np.testing.assert_allclose(surface.gradient(points), gradient, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(surface.energy(points), energy, rtol=0, atol=1e-14)

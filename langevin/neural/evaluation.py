@@ -139,10 +139,10 @@ class Evaluation:
             t = targets.expand(copies, *targets.shape)
             t = t if own is None else own[:, part].to(self.device)
             if gradient:
-                own = torch.empty_like(slope)
+                found = torch.empty_like(slope)
                 weights = torch.full(t.shape[:2], 1 / n, dtype=self.kind, device=self.device)
-                loss += self.gradient(rows, x, t, weights, own, 0.0).double().cpu()
-                slope += own
+                loss += self.gradient(rows, x, t, weights, found, 0.0).double().cpu()
+                slope += found
                 continue
             with torch.no_grad():
                 outputs = self.outputs(views, x)
