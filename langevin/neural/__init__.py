@@ -49,6 +49,7 @@ from langevin.neural.paths import interpolate, loss_plane, recalibrated
 from langevin.neural.plan import large_batch_plan
 from langevin.neural.result import NetworkResult
 from langevin.neural.sharpness import sharpness
+from langevin.neural.solutions import solutions
 from langevin.neural.spectrum import spectral_density
 from langevin.neural.surface import NeuralSurface
 
@@ -85,6 +86,7 @@ __all__ = [
     "rescaled",
     "rescaling_test",
     "sharpness",
+    "solutions",
     "spectral_density",
     "stationarity",
     "top_eigenvalues",

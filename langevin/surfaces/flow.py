@@ -105,7 +105,7 @@ def _exponential_step(surface, x, time, reach):
     speed = np.linalg.norm(g, axis=1) + 1e-300
     time = np.minimum(time, 50 * reach / speed)
     for _ in range(6):
-        move = -(_phi(low, time)[:, None] * lower + _phi(high, time)[:, None] * upper)
+        move = -(phi(low, time)[:, None] * lower + phi(high, time)[:, None] * upper)
         length = np.linalg.norm(move, axis=1)
         long = ~(length <= 1.2 * reach)
         if not long.any():
@@ -114,7 +114,7 @@ def _exponential_step(surface, x, time, reach):
     return move, time * 4
 
 
-def _phi(curvature, time):
+def phi(curvature, time):
     """``(1 - exp(-h t))/h``, the integral of exp(-h s) from 0 to t."""
     z = np.clip(curvature * time, -30, None)
     with np.errstate(invalid="ignore", divide="ignore"):
