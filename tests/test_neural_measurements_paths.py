@@ -51,6 +51,27 @@ def test_the_ends_of_a_line_have_their_own_losses(policy, data):
     assert ((line.accuracy >= 0) & (line.accuracy <= 1)).all()
 
 
+def test_losses_are_computed_in_the_precision_of_the_ends():
+    """Of float32 numbers too: between the ends nothing turns into float64, at twice the price."""
+    seen = set()
+
+    def loss(outputs, targets):
+        seen.add(outputs.dtype)
+        return torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+    plain = normalised("recalibrate")
+    data = (plain.X, plain.y)
+    surface = neural.NeuralSurface(plain.module, data, loss=loss, batch_norm="recalibrate")
+    a, b = ends(surface)
+    for kind in (np.float32, np.float64):
+        seen.clear()
+        first, second = a.astype(kind), b.astype(kind)
+        line = neural.interpolate(surface, first, second, at=[-0.5, 0.0, 0.3, 1.0])
+        neural.loss_plane(surface, first, second, -first + 1, x=[0.1], y=[0.2])
+        assert seen == {getattr(torch, np.dtype(kind).name)}
+        assert line.loss[1] == surface.energy(first) and line.loss[3] == surface.energy(second)
+
+
 def test_policies_differ_and_can_be_chosen():
     surface = normalised("batch")
     a, b = ends(surface)

@@ -80,13 +80,14 @@ def interpolate(
     "recalibrate", of the training set anew; "batch", of the examples measured; "eval", the buffers
     of the surface's module throughout, which is refused for modules that have others. ``data``
     (X, y) by default the training data. At a=0 and a=1 the losses are those of the two ends.
+    Everything is computed in the parameters' own precision.
     """
     surface, ends = _prepared(surface, (first, second), batch_norm)
     at = np.linspace(-1, 2, 25) if at is None else real_array("at", at, "needs numbers (k,)")
     if at.ndim != 1 or not at.size or not np.isfinite(at).all():
         raise ParameterError(f"at: shape {at.shape} given; needed: finite numbers (k,).")
     rows = np.multiply.outer(1 - at, ends[0]) + np.multiply.outer(at, ends[1])
-    loss, accuracy = _measured(surface, rows, data)
+    loss, accuracy = _measured(surface, rows.astype(ends[0].dtype), data)
     return Line(at, loss, accuracy, surface.batch_norm)
 
 
@@ -105,7 +106,8 @@ def loss_plane(
 
     ``x`` and ``y`` are distances along (second - first) and the part of (third - first) at right
     angles to it; by default 21 each, a quarter beyond the points on every side. Statistics of batch
-    normalisation as in `interpolate`. Raises ParameterError for three points on one line.
+    normalisation and precision as in `interpolate`. Raises ParameterError for three points on one
+    line.
     """
     surface, (a, b, c) = _prepared(surface, (first, second, third), batch_norm)
     u = b - a
@@ -126,7 +128,7 @@ def loss_plane(
     gamma = np.broadcast_to(axes[1] / height, (len(axes[0]), len(axes[1])))
     beta = axes[0][:, None] / length - gamma * (along / length)
     weights = np.stack([1 - beta - gamma, beta, gamma], axis=-1).reshape(-1, 3)
-    loss, accuracy = _measured(surface, weights @ np.stack([a, b, c]), data)
+    loss, accuracy = _measured(surface, (weights @ np.stack([a, b, c])).astype(a.dtype), data)
     shape = gamma.shape
     accuracy = None if accuracy is None else accuracy.reshape(shape)
     return Plane(*axes, points, loss.reshape(shape), accuracy, surface.batch_norm)
