@@ -123,6 +123,17 @@ def test_ends_of_one_scale_are_the_same_functions(module):
     assert abs(lines.steepness(plain[0]) - lines.steepness(plain[1])) > 0.05
 
 
+def test_every_convolution_that_is_normalised_is_found(module):
+    """In ResNet-56, whose blocks hold them, too; VGG-11 normalises none."""
+    lines, models = module("lines"), lv.neural.models
+    data = images(32, 3)(n=2)
+    for net, count in ((models.resnet56(), 55), (models.vgg11(), 0)):
+        surface = lv.neural.NeuralSurface(net, data)
+        found = lines._normalised(surface)
+        kernels = sum(1 for m in net.modules() if isinstance(m, torch.nn.Conv2d))
+        assert len(set(found)) == len(found) == count == (kernels if count else 0)
+
+
 def test_schedules_of_b4_have_one_budget(module):
     b4 = module("b4_swa")
     plan = b4.PLANS["quick"]
