@@ -191,6 +191,8 @@ def _outcome(plan: Plan, surface, found, stale, mixed) -> harness.Outcome:
             "The momentum buffer starts at zero where the endings part. Averages and SGD take "
             "equally many steps. The number of images and the rate that is averaged at were chosen "
             "in runs with other seeds, where fewer images and half the rate gained less.",
+            "All networks of a repetition learn the same images: the standard errors are over "
+            "starts and batches, and know nothing of other images.",
         ],
         figures=[_rays(found), _accuracies(found)],
         settings={
