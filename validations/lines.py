@@ -242,11 +242,16 @@ def settings(plan: Plan, names: tuple[str, ...]) -> dict:
     }  # fmt: skip
 
 
-def figure(lines: list, label: str, caption: str, others=(), said: str = "", colour=None) -> tuple:
-    """Lines of all seeds and their geometric mean; ``others`` dashed."""
+def figure(plan: Plan, ends, lines: list, caption: str, colour=None, scaled=()) -> tuple:
+    """Lines of all seeds between two kinds of ``ends``, by name, and their geometric mean.
+
+    ``scaled``, dashed: those to ends of `one_scale`.
+    """
+    label = ";   ".join(f"a = {a}: {named(plan, name)}" for a, name in enumerate(ends))
     figure, ax = harness.axes(xlabel=label, ylabel="training loss", yscale="log")
     colour = colour or plot.COLOURS[0]
-    for some, style, text in ((lines, "-", "as they are"), (others, "--", said)):
+    both = ((lines, "-", "as they are"), (scaled, "--", "convolutions of one length"))
+    for some, style, text in both:
         for line in some:
             ax.plot(line.at, line.loss, style, color=colour, lw=0.6, alpha=0.35)
         if len(some):
@@ -254,6 +259,15 @@ def figure(lines: list, label: str, caption: str, others=(), said: str = "", col
             ax.plot(POINTS, mean, style, color=colour, lw=1.8, label=text)
     for a in (0, 1):
         ax.axvline(a, color="0.7", lw=0.8, zorder=0)
-    if len(others):
+    low, high = ax.get_ylim()
+    shown = [y for y in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if low < y < high]
+    ax.set_yticks(shown, [f"{y:g}" for y in shown])
+    ax.minorticks_off()
+    if len(scaled):
         ax.legend(frameon=False)
     return (f"{caption} Thin: seeds; thick: geometric mean.", figure)
+
+
+def named(plan: Plan, name: str) -> str:
+    """(eta, S) in words."""
+    return "eta = {:g}, S = {}".format(*plan.cells[name])

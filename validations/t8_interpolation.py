@@ -122,17 +122,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
             + f". After {plan.epochs} epochs the training losses are "
             + ", ".join(f"{e.late_loss.mean():.2g} ({n})" for n, e in ends.items()) + ".",
         ],
-        figures=[
-            lines.figure(found[BASE, LARGE], f"a: 0 {_name(plan, BASE)}, 1 {_name(plan, LARGE)}",
-                         "Equal training loss. Paper: the right end is sharper.",
-                         one_scale[BASE, LARGE], "convolutions of one length"),
-            lines.figure(found[BASE, LOW], f"a: 0 {_name(plan, BASE)}, 1 {_name(plan, LOW)}",
-                         "Equal training loss. Paper: the right end is sharper.",
-                         one_scale[BASE, LOW], "convolutions of one length", plot.COLOURS[1]),
-            lines.figure(found[LARGE, LOW], f"a: 0 {_name(plan, LARGE)}, 1 {_name(plan, LOW)}",
-                         "Equal eta/S, equal training loss. Paper: alike.",
-                         colour=plot.COLOURS[2]),
-        ],
+        figures=figures(plan, found, one_scale),
         settings=lines.settings(plan, (BASE, LARGE, LOW)) | {"probes": plan.probes},
         data={
             "a": lines.POINTS,
@@ -147,6 +137,17 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     )  # fmt: skip
 
 
+def figures(plan, found: dict, one_scale: dict) -> list[tuple]:
+    """Both claims, and the pair of equal eta/S."""
+    sharper = "Equal training loss. Paper: the right end is sharper."
+    alike = "Equal eta/S, equal training loss. Paper: alike."
+    return [
+        lines.figure(plan, pair, found[pair], sharper if pair in one_scale else alike,
+                     plot.COLOURS[k], one_scale.get(pair, ()))
+        for k, pair in enumerate(found)
+    ]  # fmt: skip
+
+
 def _norms(own, thetas: np.ndarray, probes: int) -> dict[str, np.ndarray]:
     """The Hessian norm of each end, plain and in units of each layer's weights."""
     options = {"probes": probes, "product": "finite_difference"}
@@ -158,11 +159,6 @@ def _norms(own, thetas: np.ndarray, probes: int) -> dict[str, np.ndarray]:
 
 def _typical(values: np.ndarray) -> float:
     return float(np.exp(np.log(values).mean()))
-
-
-def _name(plan, name: str) -> str:
-    rate, size = plan.cells[name]
-    return f"eta = {rate:g}, S = {size}"
 
 
 if __name__ == "__main__":

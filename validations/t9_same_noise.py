@@ -76,7 +76,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
         checks=checks,
         findings=[
             "The rise beyond the other end over that beyond b = 1 is "
-            + ", ".join(f"{10 ** steep(some).value:.2f} ({_said(plan, name)})"
+            + ", ".join(f"{10 ** steep(some).value:.2f} ({lines.named(plan, name)})"
                         for name, some in found.items())
             + " (geometric means); between two starts of b = 1 it is "
             f"{10 ** steep(same).value:.2f}.",
@@ -94,14 +94,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
                  "eta/S."]
             ),
         ],
-        figures=[
-            lines.figure(found[FOUR], f"a: 0 {_said(plan, BASE)}, 1 {_said(plan, FOUR)}",
-                         "Equal eta/S. Paper: alike."),
-            lines.figure(found[QUARTER], f"a: 0 {_said(plan, BASE)}, 1 {_said(plan, QUARTER)}",
-                         "Equal eta/S. Paper: alike.", colour=plot.COLOURS[1]),
-            lines.figure(found[OTHER], f"a: 0 {_said(plan, BASE)}, 1 {_said(plan, OTHER)}",
-                         "Control: the right end has a smaller eta/S.", colour=plot.COLOURS[2]),
-        ],
+        figures=figures(plan, found),
         settings=lines.settings(plan, names) | {"probes": plan.probes},
         data={
             "a": lines.POINTS,
@@ -112,9 +105,14 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
     )  # fmt: skip
 
 
-def _said(plan, name: str) -> str:
-    rate, size = plan.cells[name]
-    return f"eta = {rate:g}, S = {size}"
+def figures(plan, found: dict) -> list[tuple]:
+    """To b = 4, to b = 1/4, and the control."""
+    captions = ("Equal eta/S. Paper: alike.", "Equal eta/S. Paper: alike.",
+                "Control: the right end has a smaller eta/S.")  # fmt: skip
+    return [
+        lines.figure(plan, (BASE, name), found[name], said, plot.COLOURS[k])
+        for k, (name, said) in enumerate(zip(found, captions, strict=True))
+    ]
 
 
 if __name__ == "__main__":
