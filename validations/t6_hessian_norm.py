@@ -110,8 +110,8 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
             f"{endpoints.words(plan, found['validation_at'], '.4f', False)}.",
             "BatchNorm makes the loss independent of the size of the weights before it, so the raw "
             "norm falls where weights grow, too; the norm scaled by layers does not.",
-            "The expected verdicts are the claim's. Settings, the level of the loss and margins were "
-            "written down after pilots with other seeds, before these networks were trained.",
+            "The expected verdicts are the claim's. Settings, the level of the loss and margins "
+            "were written down after pilots with other seeds, before these networks were trained.",
         ],
         figures=[
             endpoints.figure([plan], [found["norm"]], "Hessian norm",
