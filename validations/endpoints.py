@@ -192,13 +192,20 @@ def _good(values: np.ndarray):
             yield row, good
 
 
+def over_seeds(values: np.ndarray) -> lv.Estimate:
+    """`networks.over_seeds`; nothing where fewer than two seeds have a value."""
+    if len(values) < 2:
+        return lv.Estimate(float("nan"), float("nan"), 1)
+    return networks.over_seeds(values)
+
+
 def words(plan: Plan, values: np.ndarray, digits: str = ".3g", geometric: bool = True) -> str:
     """Means over seeds by cell, for a finding: a list in the order of eta/S."""
     order = np.lexsort((plan.size, plan.noise))
     shown = []
     for c in order:
         column = values[:, c][np.isfinite(values[:, c])]
-        mean = np.exp(np.log(column).mean()) if geometric and len(column) else column.mean()
+        mean = _mean(column, geometric)
         at = f"eta = {plan.eta[c]:g}, S = {plan.size[c]}"
         shown.append(f"{format(mean, digits)} ({at})" if len(column) else f"none ({at})")
     return ", ".join(shown)
