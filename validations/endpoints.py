@@ -227,6 +227,11 @@ def figure(plans: list[Plan], values: list[np.ndarray], ylabel: str, caption: st
             ax.plot(x, y.T, ls="", marker=marker, ms=3, color=colour, alpha=0.3, mec="none")
             means = [_mean(column, log) for column in y.T]
             ax.plot(x, means, ls="-", lw=0.9, marker=marker, ms=5, color=colour, label=label)
+    low, high = (f([f(plan.noise) for plan in plans]) for f in (np.min, np.max))
+    decades = np.log10(np.outer(10.0 ** np.arange(-7, 0), (1, 3))).ravel()
+    at = 10 ** decades[(decades > low - 0.1) & (decades < high + 0.1)]
+    ax.set_xticks(at, [f"{x:g}" for x in at])
+    ax.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     ax.legend(frameon=False)
     return caption, fig
 
