@@ -109,7 +109,9 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
             f"Validation accuracy {end}: {endpoints.words(plan, accuracy, '.4f', False)}; {level}: "
             f"{endpoints.words(plan, found['validation_at'], '.4f', False)}.",
             "BatchNorm makes the loss independent of the size of the weights before it, so the raw "
-            "norm falls where weights grow, too; the norm scaled by layers does not.",
+            "norm falls where weights grow, too; the norm scaled by layers does not. At equal loss "
+            f"a factor of 10 in eta/S divides the raw norm by {10 ** -own.mean():.2g}, the scaled "
+            f"one by {10 ** -endpoints.rise(plan, logs['scaled_at']).mean():.2g}.",
             "The expected verdicts are the claim's. Settings, the level of the loss and margins "
             "were written down after pilots with other seeds, before these networks were trained.",
         ],
