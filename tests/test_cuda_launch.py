@@ -187,7 +187,8 @@ def test_what_is_crowded_out_fits_and_no_two_things_share_a_row(count, dtype):
     _, run = cpu.parts(surface, ud, observers, dtype, **layout)
     size = np.dtype(dtype).itemsize
     crowd = cuda_text.columns(run, size)
-    bytes_of, seen, total = {"reals": size, "sums": 8, "wholes": 4}, set(), 0
+    bytes_of = {"reals": size, "sums": 8, "wholes": 4, "words": 4}
+    seen, total = set(), 0
     for buffer in crowd.values():
         rows = {(buffer.array, buffer.first + k) for k in range(len(buffer.part))}
         assert rows and not rows & seen
@@ -207,6 +208,30 @@ def test_observers_that_keep_few_sums_stay_in_registers():
     assert cuda_text.crowded(bound_to(surface, sgd, many))
     at_times = (lv.Moments(), lv.Average(("x", "y", "x*y"), at=(2, 4)))  # added up at once
     assert not cuda_text.crowded(bound_to(surface, sgd, at_times))
+
+
+@pytest.mark.parametrize(
+    ("splitting", "dtype", "words"), [("OBABO", "float64", 48), ("BAOAB", "float64", 24),
+                                      ("OBABO", "float32", 24), ("OBOABO", "float32", 36)],
+)  # fmt: skip
+def test_many_random_words_are_kept_in_shared_memory(splitting, dtype, words):
+    """Every call of Philox has rows of its own there; none of them is a scalar."""
+    surface, ud = lv.surfaces.styblinski_tang(3), lv.Underdamped(0.1, 1.0, 0.01, splitting)
+    for watch in ((), (lv.Occupation(),)):
+        text, crowded = cuda.kernel_source(surface, ud, bound_to(surface, ud, watch), dtype)
+        rows = re.findall(r"words = cuda.shared.array\(\((\d+), 32\), np.uint32\)", text)
+        many = words > cuda_text.DRAWN
+        assert crowded == many and rows == ([str(words)] if many else [])
+        assert ("word_0 = " in text) == (not many)
+        assert text.count("= philox(") == (1 if many else words // 4)
+
+
+def test_few_random_words_stay_in_registers_in_a_crowded_block():
+    surface, sgd = lv.surfaces.styblinski_tang(3), lv.SGD(0.01, 8)
+    text, crowded = cuda.kernel_source(
+        surface, sgd, bound_to(surface, sgd, lv.Moments()), "float64"
+    )
+    assert crowded and "word_23 = " in text and "words = " not in text
 
 
 def test_only_a_schedules_table_is_copied_again(monkeypatch):

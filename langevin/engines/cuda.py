@@ -19,6 +19,7 @@ import numpy as np
 
 from langevin.engines import compiling, source
 from langevin.engines.cpu import State, n_tasks, parts
+from langevin.engines.cpu_steps import Layout
 from langevin.engines.cuda_text import FEWER, columns, crowded, run_source
 from langevin.engines.dropping import Remaining, all_passed, passages_alone, pays, waiting
 from langevin.engines.exact_sums import ADD_EXACTLY, PARTS, ROOM, carried, from_floats, to_floats
@@ -322,7 +323,8 @@ def shared(observers) -> list:
 def kernel_source(surface, dynamics, observers, dtype: str) -> tuple[str, bool]:
     """The whole module that a run compiles, and whether its blocks have `FEWER` threads."""
     known = not hasattr(surface, "n_examples") and surface.dim <= 3
-    layout = {"threads": True, "known": known, "crowded": known and crowded(observers)}
+    words = 4 * Layout(source.step_of(surface, dynamics), dtype).draws if known else 0
+    layout = {"threads": True, "known": known, "crowded": known and crowded(observers, words)}
     functions, run = parts(surface, dynamics, observers, dtype, **layout)
     stores, kept = {}, shared(observers)
     for k, observer in enumerate(observers):

@@ -10,28 +10,31 @@ from langevin.engines.threads import Buffer, buffers_of, per_thread
 CROWD = 32 * 1024  # bytes that what is crowded out of its threads' registers may take
 FEWER = 32  # threads of a block that keeps sums in shared memory
 IN_REGISTERS = 8  # rows of sums that are kept in registers
-ARRAYS = {"real": "reals", "np.float64": "sums", "np.int32": "wholes"}
+DRAWN = 32  # random words of a group that are: each call of Philox keeps its own products at hand
+ARRAYS = {"real": "reals", "np.float64": "sums", "np.int32": "wholes", "np.uint32": "words"}
 
 
-def crowded(observers) -> bool:
-    """Whether running sums are so many that they would push the state out of the registers.
+def crowded(observers, words: int = 0) -> bool:
+    """Whether running sums, or random words of a group, leave a thread no room for its state.
 
     Then blocks are small, and observers keep everything in shared memory: a column for each thread.
     """
     kinds = ("moments", "average", "temperature")
     sums = [o.store.shape[-1] for o in observers if o.kind in kinds and o.at is None]
-    return sum(sums) > IN_REGISTERS
+    return sum(sums) > IN_REGISTERS or words > DRAWN
 
 
 def columns(run, real: int) -> dict[str, Buffer]:
     """Rows of shared memory for the states that observers look at, and for what they keep.
 
-    Whole numbers that are no buffers take a row each. ``real``: bytes of a state's number.
+    Random words have rows where they are many. Whole numbers that are no buffers take a row each.
+    ``real``: bytes of a state's number.
     """
     buffers = buffers_of(ast.parse(indented(run.setup, 0)), True)
-    sizes = {"real": real, "np.float64": 8, "np.int32": 4}
+    sizes = {"real": real, "np.float64": 8, "np.int32": 4, "np.uint32": 4}
     rows, room, found = dict.fromkeys(sizes, 0), CROWD // FEWER, {}
-    for name in ("lanes", "task", *run.lasting):
+    drawn = ("word",) if buffers["word"].rows > DRAWN else ()
+    for name in ("lanes", *drawn, "task", *run.lasting):
         buffer = buffers.get(name, Buffer(0, "np.int32", False))
         part = run.trail if name == "lanes" else range(max(1, buffer.rows or 1))
         if len(part) * sizes[buffer.kind] <= room:
