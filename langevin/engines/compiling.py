@@ -349,13 +349,17 @@ def synchronise() -> None:
 
 @contextmanager
 def on_device(number: int) -> Iterator[None]:
-    """What runs inside runs on this GPU."""
+    """What runs inside runs on this GPU; CuPy's part and kernels in one stream, in turn.
+
+    Kernels go to the default stream. CuPy would take the caller's, which may wait for nothing, and
+    hand freed memory on before a kernel has read it.
+    """
     if simulated():
         yield
         return
     import cupy
 
-    with cupy.cuda.Device(number), cuda().gpus[number]:
+    with cupy.cuda.Device(number), cuda().gpus[number], cupy.cuda.Stream.null:
         yield
 
 

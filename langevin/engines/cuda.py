@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from langevin.engines import compiling, source
+from langevin.engines import compiling, room, source
 from langevin.engines.cpu import State, n_tasks, parts
 from langevin.engines.cpu_steps import Layout
 from langevin.engines.cuda_text import FEWER, columns, crowded, run_source
 from langevin.engines.dropping import Remaining, all_passed, passages_alone, pays, waiting
 from langevin.engines.exact_sums import ADD_EXACTLY, PARTS, ROOM, carried, from_floats, to_floats
-from langevin.errors import UnavailableError
 from langevin.kernels import hardware, hardware_double, hardware_philox
 
 THREADS = 256  # of a block, at most
@@ -54,17 +53,12 @@ class Engine:
         """Puts the state on the GPUs and compiles the kernel."""
         tasks, n = n_tasks(state.positions.shape[1]), state.positions.shape[1]
         spans = shares(n, tasks, len(self.devices))
-        try:
+        room.check(state, self.observers, self.devices, spans)
+        with room.enough(n):
             for device, (begin, end) in zip(self.devices, spans, strict=False):
                 self.shares.append(Share(self, state, device, begin, end, tasks))
             for share in self.shares:
                 share.compile()
-        except MemoryError as error:
-            raise UnavailableError(
-                f"the GPU has no room for {n:,} replicas and what observes them ({error}). Use "
-                "fewer replicas, bins or groups, dtype='float32', or several GPUs "
-                "(device='cuda:all')."
-            ) from error
         self.look()
 
     def advance(self, state: State, begin: int, end: int) -> None:
@@ -74,12 +68,13 @@ class Engine:
         """
         if not self.queued:
             self.began = time.perf_counter()
-        packed = self.packed(state) if len(self.shares) > 1 else None
-        for share in self.shares:
-            share.advance(begin, end, packed)
-        self.queued += 1
-        if self.queued >= self.batch or passages_alone(self.observers):
-            self.look()
+        with room.enough(state.positions.shape[1]):
+            packed = self.packed(state) if len(self.shares) > 1 else None
+            for share in self.shares:
+                share.advance(begin, end, packed)
+            self.queued += 1
+            if self.queued >= self.batch or passages_alone(self.observers):
+                self.look()
 
     def packed(self, state: State) -> bool:
         """Whether replicas that have passed are left out: for all GPUs, as if they were one."""
