@@ -111,7 +111,7 @@ def simulate(
 
     began = time.perf_counter()
     longest = 2**12 if passages_alone(bound) else 2**16  # looks who is left
-    window = _window(n_replicas, work(surface, dynamics), longest, chosen.kind)
+    window = _window(n_replicas, work(surface, dynamics), longest, chosen.kind, dtype)
     described = {
         "surface": surface,
         "dynamics": dynamics,
@@ -160,11 +160,14 @@ def simulate(
     return result
 
 
-def _window(n_replicas: int, weight: float, longest: int, kind: str) -> int:
+def _window(n_replicas: int, weight: float, longest: int, kind: str, dtype: str = "float32") -> int:
     """Steps of one call of the kernel, from the experiment and the kind of device alone."""
-    size, shortest = (GPU_WINDOW, 1024) if kind == "cuda" else (WINDOW, 64)
-    shortest = shortest if weight <= 4 else shortest // 16
-    busy = max(n_replicas, GPU_THREADS) if kind == "cuda" else n_replicas
+    size, busy, shortest = WINDOW, n_replicas, 64 if weight <= 4 else 4
+    if kind == "cuda":
+        size, busy = GPU_WINDOW, max(n_replicas, GPU_THREADS)
+        slow = 8 if dtype == "float64" else 1  # on most cards more than that
+        # So that a launch of 10^8 replicas, too, ends within a second, for Ctrl-C to be seen.
+        shortest = 2 ** max(4, math.floor(math.log2(512 / (weight * slow))))
     window = 2 ** math.floor(math.log2(max(1, size / (busy * weight))))
     return int(min(longest, max(shortest, window)))
 

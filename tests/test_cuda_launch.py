@@ -535,6 +535,18 @@ def test_a_launch_of_few_replicas_is_no_longer_than_one_of_many():
     assert simulation.GPU_WINDOW // simulation.GPU_THREADS < cpu_pieces.FAR
 
 
+@pytest.mark.parametrize(
+    ("weight", "dtype", "rate", "steps"),
+    [(1.0, "float32", 1e11, 512), (2.5, "float32", 5e10, 128), (1.0, "float64", 1e10, 64),
+     (2.5, "float64", 5e9, 32), (600.0, "float32", 2e9, 16)],
+)  # fmt: skip
+def test_a_launch_of_very_many_replicas_ends_within_a_second(weight, dtype, rate, steps):
+    """At rates of about a quarter of an H200's bound, or in float64 those of a gaming card."""
+    window = importlib.import_module("langevin.simulate")._window
+    assert window(10**8, weight, 2**16, "cuda", dtype) == steps
+    assert 10**8 * steps / rate <= 1
+
+
 def test_runs_without_sums_are_launched_whole():
     engine = types.SimpleNamespace(observers=[])
     share = types.SimpleNamespace(engine=engine, observers=[], n=2**32 - 1, tasks=64, added=0)
