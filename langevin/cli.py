@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from langevin.errors import LangevinError
 
@@ -104,7 +105,7 @@ def info() -> None:
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in gather().items():
-        table.add_row(f"[bold]{key}[/bold]", value)
+        table.add_row(f"[bold]{key}[/bold]", Text(value))  # langevin[cuda] is no markup
     Console().print(table)
 
 

@@ -121,7 +121,27 @@ def why_no_gpu() -> str:
     if old:
         needed = ".".join(map(str, OLDEST))
         return f"{', '.join(old)}: a compute capability of at least {needed} is needed."
+    try:
+        _run_a_kernel()
+    except Exception as error:
+        return (
+            f"a kernel cannot run here ({' '.join(str(error).split())}). A driver older than what "
+            "pip installed does that: CUDA 13 needs 580 or newer."
+        )
     return ""
+
+
+def _run_a_kernel() -> None:
+    """Compiles and launches one that writes a number, and reads that with one of CuPy's own."""
+    from langevin.engines import compiling
+
+    with compiling.on_device(0):
+        values = compiling.to_device([0.0])
+        kernel = compiling.load_cuda("def run(values):\n    values[0] = 1.0\n")
+        compiling.launch(kernel, (1, 1, 0), (compiling.kernel_array(values),))
+        compiling.synchronise()
+        if not bool((values > 0.5).any()):
+            raise RuntimeError("it wrote nothing")
 
 
 def gpus() -> list[str]:

@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 
@@ -46,20 +47,32 @@ def cpu_name() -> str:
 
 
 def gpu() -> str:
-    """What the NVIDIA driver reports, or why there is no GPU to use."""
+    """The GPUs that device= can name, by their numbers, and the driver; or why there is none."""
+    from langevin.devices import why_no_gpu
+    from langevin.engines import compiling
+
+    told, missing = _nvidia_smi(), why_no_gpu()
+    if missing:
+        return f"{told} (not usable: {missing})" if told else f"none found: {missing}"
+    found = [
+        f"{k}: {name}, {memory / 2**30:.0f} GiB, compute capability {major}.{minor}"
+        for k, (name, (major, minor), memory) in enumerate(compiling.gpus())
+    ]
+    driver = re.search(r"\d+(\.\d+)+$", told)
+    return "; ".join([*found, f"driver {driver[0] if driver else 'of unknown version'}"])
+
+
+def _nvidia_smi() -> str:
+    """Name, memory and driver of every GPU, as the driver's own tool has it; "" without it."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return "none found (no nvidia-smi); runs use the CPU"
+        return ""
     query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         out = subprocess.run([tool, *query], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        return f"none usable: {error}"
-    from langevin.devices import why_no_gpu
-
-    missing = why_no_gpu()
-    found = "; ".join(f"{k}: {line}" for k, line in enumerate(out.stdout.strip().splitlines()))
-    return f"{found} (not usable: {missing})" if missing else found
+        return f"nvidia-smi fails: {' '.join(str(error).split())}"
+    return "; ".join(out.stdout.strip().splitlines())
 
 
 def rate(device: str = "cpu", *, seconds: float = 0.3) -> float:
@@ -112,7 +125,10 @@ def _installation() -> dict[str, str]:
 
 
 def _measured(device: str) -> str:
-    return f"{rate(device):.2g} double-well steps a second (float32, measured now)"
+    try:
+        return f"{rate(device):.2g} double-well steps a second (float32, measured now)"
+    except Exception as error:  # what is broken is what a reader of this wants to know
+        return f"fails: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def gather(*, measure: bool = True) -> dict[str, str]:

@@ -4,9 +4,10 @@ import importlib.util
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import langevin as lv
-from langevin import devices
+from langevin import cli, devices, information
 from langevin.engines import compiling
 from langevin.errors import LangevinError, ParameterError, UnavailableError
 
@@ -40,6 +41,7 @@ def asked(monkeypatch):
     monkeypatch.setattr(compiling, "simulated", lambda: False)
     monkeypatch.setattr(compiling, "gpus", lambda: [("card", (9, 0), 2**37)])
     monkeypatch.setattr(compiling, "to_device", np.array)
+    monkeypatch.setattr(devices, "_run_a_kernel", lambda: None)
     devices.why_no_gpu.cache_clear()
     yield packages
     devices.why_no_gpu.cache_clear()
@@ -137,6 +139,16 @@ def test_cupy_that_does_not_work(asked, monkeypatch):
     assert devices.why_no_gpu() == "CuPy does not work here (libnvrtc.so.13 is missing)."
 
 
+def test_a_driver_older_than_the_toolkit(asked, monkeypatch):
+    def broken():
+        raise RuntimeError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
+
+    monkeypatch.setattr(devices, "_run_a_kernel", broken)
+    said = devices.why_no_gpu()
+    assert "a kernel cannot run here (CUDA_ERROR_UNSUPPORTED_PTX_VERSION)" in said
+    assert "driver" in said and "580" in said
+
+
 def test_a_gpu_that_is_too_old(asked, monkeypatch):
     cards = [("new", (9, 0), 1), ("old", (6, 1), 1)]
     monkeypatch.setattr(compiling, "gpus", lambda: cards)
@@ -153,3 +165,65 @@ def test_what_this_machine_itself_says():
         small(device="cuda")
     assert missing in str(refused.value)
     assert small(device="auto").device == "cpu"
+
+
+# --- what `langevin info` says of it --------------------------------------------------------------
+
+
+@pytest.fixture
+def smi(monkeypatch, tmp_path):
+    """A machine whose nvidia-smi is this shell script."""
+
+    def present(script):
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\n{script}\n")
+        tool.chmod(0o755)
+        monkeypatch.setattr(information.shutil, "which", lambda name: str(tool) if script else None)
+
+    return present
+
+
+TOLD = "echo 'NVIDIA H200, 143771 MiB, 580.95.05'"
+
+
+def test_info_shows_the_gpu_its_memory_and_the_driver(asked, smi):
+    smi(TOLD)
+    assert information.gpu() == "0: card, 128 GiB, compute capability 9.0; driver 580.95.05"
+    smi("exit 9")
+    assert information.gpu().endswith("9.0; driver of unknown version")
+    smi("")  # a container without the tool
+    assert information.gpu().startswith("0: card, 128 GiB")
+
+
+def test_info_says_what_a_gpu_lacks(asked, smi):
+    asked["cupy"] = None
+    smi(TOLD)
+    said = information.gpu()
+    assert said.startswith("NVIDIA H200, 143771 MiB, 580.95.05 (not usable: ")
+    assert "pip install 'langevin[cuda]'" in said
+    smi("")
+    assert information.gpu().startswith("none found: the package cupy is not installed")
+    smi("exit 9")
+    said = information.gpu()
+    assert "nvidia-smi fails" in said and "exit status 9" in said and "cupy" in said
+
+
+def test_info_goes_on_where_a_gpu_breaks(asked, monkeypatch):
+    def broken(device, **options):
+        if device == "cuda":
+            raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS\n on line 3")
+        return 2.5e9
+
+    monkeypatch.setattr(information, "rate", broken)
+    found = information.gather()
+    assert found["GPU engine"] == "fails: RuntimeError: CUDA_ERROR_ILLEGAL_ADDRESS on line 3"
+    assert found["CPU engine"].startswith("2.5e+09 double-well steps")
+    asked["numba_cuda"] = None
+    devices.why_no_gpu.cache_clear()
+    assert "GPU engine" not in information.gather()
+
+
+def test_info_prints_what_looks_like_markup(monkeypatch):
+    monkeypatch.setattr(information, "gather", lambda: {"GPU": "pip install 'langevin[cuda]' [/]"})
+    shown = CliRunner().invoke(cli.app, ["info"])
+    assert shown.exit_code == 0 and "pip install 'langevin[cuda]' [/]" in shown.output

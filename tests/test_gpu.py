@@ -21,6 +21,7 @@ from kit import statistical
 from test_kernels import KNOWN_ANSWERS
 
 import langevin as lv
+from langevin import devices
 from langevin.checkpoint import Checkpoint
 from langevin.devices import why_no_gpu
 from langevin.engines import compiling, cuda, source
@@ -77,6 +78,13 @@ def launched(entry, dtype, *arrays, faster=()):
         compiling.launch(kernel, shape, [compiling.kernel_array(array) for array in given])
         compiling.synchronise()
         return [compiling.to_host(array) for array in given]
+
+
+def test_a_kernel_that_writes_nothing_is_seen(monkeypatch):
+    devices._run_a_kernel()
+    monkeypatch.setattr(compiling, "launch", lambda *given: None)
+    with pytest.raises(RuntimeError, match="wrote nothing"):
+        devices._run_a_kernel()
 
 
 # --- integers and normals -------------------------------------------------------------------------
