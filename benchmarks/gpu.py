@@ -11,12 +11,15 @@ rounds with its smallest and largest value. langevin's time is that of the whole
 missing peer is reported, not fatal; without a GPU there is nothing to measure, and nothing is
 written.
 
-    python benchmarks/gpu.py [--quick] [--output DIR]
+    python benchmarks/gpu.py [--quick | --rounds N --seconds S] [--output DIR]
+    python benchmarks/gpu.py --tests [--output DIR]
     python benchmarks/gpu.py --count [--output DIR]
 
-Writes <card>-throughput.json. The peers come with ``pip install langevin[bench] cupy-cuda13x
-nvidia-curand "jax[cuda13]"``. ``--count`` needs no GPU: it assembles the kernels, counts the
-instructions of their loops, and writes gpu-instructions.json.
+Writes <card>-throughput.json, such as h200-throughput.json; --rounds 5 --seconds 1 takes half as
+long. The peers come with ``pip install langevin[bench] cupy-cuda13x nvidia-curand "jax[cuda13]"``.
+``--tests`` runs ``pytest -m gpu`` instead and writes what passed to <card>-tests.json. ``--count``
+needs no GPU: it assembles the kernels, counts the instructions of their loops, and writes
+gpu-instructions.json.
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import assembly
 import harness
@@ -237,8 +243,31 @@ def largest(console: Console, steps: int) -> dict:
             check=False,
         )
     if told.returncode:
-        return {"missing": told.stderr.strip().splitlines()[-1][:200]}
+        last = told.stderr.strip().splitlines()[-1:] or [f"ended with status {told.returncode}"]
+        return {"missing": last[0][:200]}
     return json.loads(told.stdout.splitlines()[-1])
+
+
+def tested(command: list[str] | None = None) -> dict:
+    """What ``pytest -m gpu`` says: how many tests passed, and which failed or were skipped."""
+    options = ["-m", "gpu", "-n0", "-p", "no:cacheprovider", "tests/test_gpu.py"]
+    command = command or [sys.executable, "-m", "pytest", *options]
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tests.xml"
+        environment = harness.child_environment()
+        subprocess.run(
+            [*command, f"--junitxml={path}"], cwd=harness.ROOT, env=environment, check=False
+        )
+        cases = ElementTree.parse(path).getroot().iter("testcase")
+        found = {"passed": {}, "failed": {}, "error": {}, "skipped": {}}
+        for case in cases:
+            what = {"failure": "failed"}
+            ends = [what.get(child.tag, child.tag) for child in case]
+            outcome = next((end for end in ends if end in found), "passed")
+            found[outcome][case.get("name")] = float(case.get("time"))
+    counts = {outcome: len(tests) for outcome, tests in found.items()}
+    return {"counts": counts, "elapsed": time.perf_counter() - began, "tests": found}
 
 
 def judged(measured: dict, counts: dict, device: dict, large: dict) -> list[dict]:
@@ -316,6 +345,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="3 short rounds: does it run at all?")
     parser.add_argument("--count", action="store_true", help="count instructions; needs no GPU")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of every contender")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, about")
+    parser.add_argument("--tests", action="store_true", help="run and record pytest -m gpu")
     parser.add_argument("--output", type=Path, default=harness.RESULTS, help="folder to write to")
     options = parser.parse_args()
     sys.path.insert(0, str(harness.ROOT))
@@ -336,8 +368,14 @@ def main() -> None:
             "command measures; --count counts instructions without one."
         )
     device = card()
+    short = device["name"].removeprefix("NVIDIA ").split()[0].lower()
+    if options.tests:
+        record = {"card": device, **tested()}
+        path = harness.write(options.output, f"{short}-tests", record, PACKAGES)
+        console.print(f"wrote {path}")
+        raise SystemExit(0 if record["counts"]["passed"] == sum(record["counts"].values()) else 1)
     counts = count(console, device)
-    rounds, seconds = (3, 0.3) if options.quick else (7, 2.0)
+    rounds, seconds = (3, 0.3) if options.quick else (options.rounds, options.seconds)
     measured, missing = measure(console, rounds=rounds, seconds=seconds)
     large = largest(console, 1_000 if options.quick else 10_000)
     bars = judged(measured, counts, device, large)
@@ -352,7 +390,6 @@ def main() -> None:
         "largest": large,
         "kernels": counts,
     }
-    short = device["name"].removeprefix("NVIDIA ").split()[0].lower()
     path = harness.write(options.output, f"{short}-throughput", record, PACKAGES)
     console.print(f"wrote {path}")
 

@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import select
 import shutil
 import statistics
 import subprocess
@@ -28,6 +29,7 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 PAUSE = 0.05  # seconds between two turns: lets another library's spinning threads go to sleep
+PATIENCE = 600.0  # seconds after which a contender that does not answer is given up
 
 
 # ------------------------------------------------------------------------------------ the worker
@@ -102,9 +104,12 @@ class Worker:
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """The answer to one request; ``{"missing": why}`` if the process is gone."""
+        """The answer to one request; ``{"missing": why}`` if the process is gone, or hangs."""
         try:
             print(json.dumps(request), file=self.process.stdin, flush=True)
+            if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
+                self.process.kill()
+                return {"missing": f"no answer within {PATIENCE:g} seconds"}
             return json.loads(self.process.stdout.readline())
         except (OSError, ValueError):
             return {"missing": f"its process ended with status {self.process.poll()}"}
@@ -113,7 +118,10 @@ class Worker:
         """Ends the process."""
         with contextlib.suppress(OSError):
             self.process.stdin.close()
-        self.process.wait(timeout=60)
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
 
 def child_environment(more: dict[str, str] | None = None) -> dict[str, str]:
@@ -122,18 +130,23 @@ def child_environment(more: dict[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", **(more or {})}
 
 
-def take_turns(workers: dict[str, Worker], rounds: int, show: Callable[[str], None]) -> dict:
-    """Seconds (wall, processor) of every contender in every round."""
+def take_turns(
+    workers: dict[str, Worker], rounds: int, show: Callable[[str], None]
+) -> tuple[dict, dict]:
+    """Seconds (wall, processor) of every contender in every round, and why others gave up."""
     times: dict[str, list] = {name: [] for name in workers}
+    failed: dict[str, str] = {}
     for k in range(rounds):
         for name in list(times)[:: 1 if k % 2 == 0 else -1]:
             show(f"round {k + 1} of {rounds}: {name}")
             time.sleep(PAUSE)
             answer = workers[name].ask(do="run", name=name)
-            if "missing" in answer:
-                raise RuntimeError(f"{name} failed after its warm-up: {answer['missing']}")
+            if "missing" in answer:  # what the others measured is not lost
+                failed[name] = f"failed after its warm-up: {answer['missing']}"
+                del times[name]
+                continue
             times[name].append((answer["seconds"], answer["busy"]))
-    return times
+    return times, failed
 
 
 def measure(
@@ -162,10 +175,13 @@ def measure(
                         missing[name] = answer["missing"]
                     else:
                         workers[name], measured[name] = worker, answer
-            times = take_turns(workers, rounds, status.update)
+            times, failed = take_turns(workers, rounds, status.update)
         finally:
             for worker in hosts:
                 worker.close()
+    for name, why in failed.items():
+        missing[name] = why
+        del measured[name]
     for name, taken in times.items():
         entry = measured[name]
         work = entry["replicas"] * entry["steps"]
