@@ -313,6 +313,11 @@ def observers():
             space(), ud(0.4, 1.0, 0.1), crowd, n=70, steps=11, window=4, dtype="float32",
             options={"start": scattered(70, 3), "burn_in": 2},
         ),
+        "crowded by random words": Case(
+            space(), ud(0.4, 1.0, 0.1, splitting="OBABO"),
+            (lv.Occupation(every=4), lv.Histogram(bins=7, axes=(0, 2), every=3)),
+            n=70, steps=11, window=4, options={"start": scattered(70, 3)},
+        ),
         "absorbed": Case(
             runaway, lv.SGD(0.12, 2), (lv.Histogram(bins=9), lv.Moments(), lv.Trajectory(),
             lv.FirstPassage("x > 0.8")), steps=7, options=outwards,
@@ -469,7 +474,14 @@ CROWDED = {
         r"\1 = np.int32(\1 + 2 * \2)",
     ),
 }
-BUGS |= CROWDED
+WORDS_APART = {
+    "calls that share words": (
+        r"words\[np.uint32\(4 \* draw \+ 2",
+        "words[np.uint32(draw + 2",
+    ),
+    "a word of another call": (r"normal_pair\(words\[44, lane\]", "normal_pair(words[40, lane]"),
+}
+BUGS |= CROWDED | WORDS_APART
 
 
 def bugs():
@@ -484,12 +496,14 @@ def bugs():
     least = lv.FiniteSum("(b + w*u - v)**2/2", data={"u": u, "v": v})
     sampled = Case(least, lv.SGD(0.1, 5), n=70, steps=4)
     cases = {"none": formula, "none, data": sampled, "none, crowded": observers()["crowded"]}
+    cases |= {"none, words": observers()["crowded by random words"]}
     right = {which: run(case, "cpu") for which, case in cases.items()}
     reports = {which: compared(case, right[which], run(case)) for which, case in cases.items()}
     original = cuda.kernel_source
     for name, (old, new) in BUGS.items():
         which = "none, data" if name in ON_DATA else "none"
         which = "none, crowded" if name in CROWDED else which
+        which = "none, words" if name in WORDS_APART else which
         case = cases[which]
 
         def planted(*arguments, old=old, new=new):

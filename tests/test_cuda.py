@@ -114,7 +114,7 @@ def test_random_words_indices_and_permutations_bit_for_bit():
 
 
 def test_without_a_bug_nothing_is_seen():
-    for name in ("none", "none, data", "none, crowded"):
+    for name in ("none", "none, data", "none, crowded", "none, words"):
         assert deviations(reports("bugs")[name]) == []
 
 
