@@ -1,5 +1,6 @@
 """The CUDA engine's arithmetic, without a GPU: who works for whom, the rewriting, the sums."""
 
+import ast
 import importlib
 import itertools
 import math
@@ -16,6 +17,7 @@ import langevin as lv
 from langevin.engines import compiling, cpu, cpu_pieces, cuda, cuda_text, exact_sums
 from langevin.engines.cpu import Run, n_tasks
 from langevin.engines.threads import Buffer, per_thread
+from langevin.kernels import hardware, hardware_double, hardware_philox
 from langevin.preparation import ready
 
 # --- who works for whom ---------------------------------------------------------------------------
@@ -259,6 +261,33 @@ def test_only_a_schedules_table_is_copied_again(monkeypatch):
         for _ in range(2):
             assert (given(("state", 4), table) == table).all()
     assert len(copied) == 5
+
+
+# --- one text -------------------------------------------------------------------------------------
+
+
+def definitions(text):
+    """Every function of a module's text as a syntax tree, the last of its name."""
+    body = ast.parse(text).body
+    return {node.name: ast.dump(node) for node in body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gpus_functions_are_the_cpus(dtype):
+    """No step, noise or observer is written twice: but for the loop, what is new is hardware's."""
+    surface = lv.Surface("(x**2 - 1)**2 + exp(-x*x - y*y) + y**2", noise=lv.StudentT(3.0))
+    watch = (lv.FirstPassage("x > 1"), lv.Average("x*y"), lv.Occupation(), lv.Histogram(bins=9))
+    for dynamics in (lv.SGD(0.01, 8, 0.5), lv.Underdamped(0.1, 1.0, 0.01)):
+        bound = bound_to(surface, dynamics, watch, dtype)
+        here = definitions(cpu.kernel_source(surface, dynamics, bound, dtype))
+        there = definitions(cuda.kernel_source(surface, dynamics, bound, dtype)[0])
+        modules = (hardware_philox, hardware if dtype == "float32" else hardware_double)
+        faster = set().union(*(definitions(compiling.pasted(module)) for module in modules))
+        assert there.keys() - here.keys() <= faster | {"add_exactly"}
+        assert here.keys() - there.keys() == set()
+        changed = {name for name in here if here[name] != there[name]}
+        assert "run" in changed and changed <= faster | {"run"}
+        assert {"advance", "gradient", "bin_index"} & set(here) <= set(here) - changed
 
 
 # --- lanes become threads -------------------------------------------------------------------------
