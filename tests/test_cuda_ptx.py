@@ -81,7 +81,7 @@ QUICK = [  # surface, dynamics, dtype, observers
     ("rastrigin", "SGD", "float32", "some"),
     ("wide_and_sharp", "heavy ball", "float64", "some"),
     ("mueller_brown", "BAOAB", "float32", "some"),
-    ("styblinski_tang 3-D", "Heun", "float32", "some"),
+    ("styblinski_tang 3-D", "OBABO", "float64", "some"),
     ("quadratic 5-D", "Euler-Maruyama", "float64", "some"),
     ("linear_regression", "SGD", "float32", "some"),
 ]
