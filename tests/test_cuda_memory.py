@@ -112,14 +112,28 @@ def test_two_gpus_need_half_of_it_each(monkeypatch):
 class Full:
     """A share whose GPU is full when it is to move."""
 
+    def __init__(self, error):
+        self.error = error
+
     def advance(self, *given):
-        raise MemoryError("Out of memory allocating 1,600,000,000 bytes")
+        raise self.error
 
 
-def test_memory_that_runs_out_later_is_an_error_that_says_so():
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("1,600,000,000 bytes"), RuntimeError("OUT_OF_MEMORY: 1,600,000,000 bytes")],
+)
+def test_memory_that_runs_out_later_is_an_error_that_says_so(error):
     made, state = engine(130)
-    made.shares = [Full()]
+    made.shares = [Full(error)]
     with pytest.raises(UnavailableError, match=r"no room for 130 replicas .*1,600,000,000 bytes"):
+        made.advance(state, 0, 4)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    made, state = engine(130)
+    made.shares = [Full(RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS"))]
+    with pytest.raises(RuntimeError, match="ILLEGAL_ADDRESS"):
         made.advance(state, 0, 4)
 
 

@@ -66,7 +66,9 @@ def enough(n_replicas: int) -> Iterator[None]:
     """Turns a GPU's lack of memory into an UnavailableError that says what to do."""
     try:
         yield
-    except MemoryError as error:
+    except Exception as error:  # CuPy's, or the driver's where threads have large arrays
+        if not isinstance(error, MemoryError) and "OUT_OF_MEMORY" not in str(error):
+            raise
         raise UnavailableError(
             f"the GPU has no room for {n_replicas:,} replicas and what observes them ({error}). "
             f"{ADVICE}"
