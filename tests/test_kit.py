@@ -64,6 +64,7 @@ EXACT = {
     "test_experiment.py::test_numbers_equal_a_direct_run": "bits",
     "test_laws.py::test_the_guard_refuses_replicas_that_never_crossed": "nobody can cross",
     "test_neural.py::test_a_diverging_network_is_named_and_the_rest_kept": "certain",
+    "test_neural_at_loss.py::test_who_diverged_is_not_waited_for": "certain",
     "test_neural_tensors.py::test_a_diverging_replica_and_memory_that_runs_out": "certain",
     "test_perceptron.py::test_a_loss_that_is_not_finite_is_found": "certain",
     "test_observers.py::test_averages_equal_the_naive_twin": "the same states",

@@ -35,6 +35,7 @@ from langevin.neural.invariance import rescaled, rescaling_test
 from langevin.neural.noise_scale import gradient_noise_scale
 from langevin.neural.observers import (
     Accuracy,
+    AtLoss,
     BatchLoss,
     Distance,
     FluctuationDissipation,
@@ -55,6 +56,7 @@ from langevin.neural.surface import NeuralSurface
 
 __all__ = [
     "Accuracy",
+    "AtLoss",
     "BatchLoss",
     "Distance",
     "FluctuationDissipation",

@@ -116,6 +116,22 @@ class WeightAverage:
 
 
 @dataclass(frozen=True, eq=False)
+class AtLoss:
+    """A replica's weights when its training loss first lies at or below each of ``levels``.
+
+    For comparisons at equal loss, which other batch sizes, learning rates and seeds reach after
+    other numbers of steps. Looked at every so many steps after burn_in, as `Loss` measures it, on
+    all training data. ``result["at_loss"]`` is a Reached, with the losses that were found.
+    ``stop`` ends the training once all replicas have reached the lowest level or have diverged.
+    """
+
+    levels: Any
+    stop: bool = False
+    every: int | None = None
+    name: str = "at_loss"
+
+
+@dataclass(frozen=True, eq=False)
 class HessianNorm:
     """The Frobenius norm of the Hessian on all training data; see `hessian_norm`."""
 
@@ -189,6 +205,7 @@ OBSERVERS = (
     WeightNorm,
     Distance,
     WeightAverage,
+    AtLoss,
     HessianNorm,
     FluctuationDissipation,
     Record,

@@ -19,6 +19,7 @@ class NetworkResult:
     the momentum buffers or None; ``diverged`` (n_replicas,) the step at which a replica's loss was
     no longer finite, or -1. Observers are read by name, ``result["loss"]``, as a Series.
     ``how`` says in words how gradients were computed: compiled, batched, by vmap, or in a loop.
+    ``stopped``: an observer (`AtLoss`) had all it wanted, so the steps left were not taken.
     """
 
     surface: Any
@@ -38,6 +39,7 @@ class NetworkResult:
     resumed_at: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    stopped: bool = False
 
     @property
     def n_replicas(self) -> int:
@@ -47,7 +49,7 @@ class NetworkResult:
     @property
     def interrupted(self) -> bool:
         """Whether the training was cut short."""
-        return self.steps_done < self.n_steps
+        return self.steps_done < self.n_steps and not self.stopped
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.observed:
@@ -77,8 +79,14 @@ class NetworkResult:
         }
         for name, series in self.observed.items():
             # Observers of one schedule share the axis "record"; others have one of their own.
-            if hasattr(series, "positions"):  # averaged weights
-                variables[name.lower()] = (("replica", "parameter"), series.positions)
+            if hasattr(series, "positions"):  # weights
+                levels = [f"{name}_level"] if hasattr(series, "levels") else []
+                variables[name.lower()] = (("replica", *levels, "parameter"), series.positions)
+                if levels:
+                    variables[levels[0]] = (levels, series.levels)
+                    for part in ("steps", "losses"):
+                        own = getattr(series, part)
+                        variables[f"{name.lower()}_{part}"] = (("replica", *levels), own)
                 continue
             dims = ["replica", "record" if self._shared(series) else f"{name}_record"]
             extra = [f"{name}_{k}" for k in range(series.values.ndim - 2)]

@@ -22,7 +22,8 @@ from langevin.errors import (
     OutOfMemoryError,
     ParameterError,
 )
-from langevin.neural.observers import Bound, fitting
+from langevin.neural.observers import fitting
+from langevin.neural.reached import bind, satisfied
 from langevin.neural.result import NetworkResult
 from langevin.progress import interruptible, progress_bar
 from langevin.schedules import Schedule
@@ -62,7 +63,7 @@ def simulate_network(
     _check(surface, dynamics, n_replicas)
     given = tuple(observe) if isinstance(observe, (tuple, list)) else (observe,)
     given = fitting(surface, given)
-    bound = [Bound(observer, n_replicas, n_steps, burn_in) for observer in given]
+    bound = [bind(observer, n_replicas, n_steps, burn_in) for observer in given]
     names = [b.name for b in bound]
     if len(set(names)) < len(names):
         raise ParameterError(f"two observers have one name, of {names}: give each its own name=.")
@@ -118,6 +119,7 @@ def simulate_network(
         elapsed=time.perf_counter() - began,
         how=engine.how,
         observed={b.name: b.estimate(done) for b in bound},
+        stopped=satisfied(bound, state.fate),
         resumed_at=resumed_at,
         device=place,
         provenance=information.provenance() | {"torch": information.version("torch") or ""},
@@ -147,6 +149,8 @@ def _train(engine, state, done, n_steps, stops, progress, saved) -> int:
         show(done, "training")
         while engine.done < n_steps and not interrupted():
             if stops and (state.fate >= 0).any():
+                break
+            if satisfied(engine.observers, state.fate):
                 break
             end = next_stop(engine.observers, engine.done, n_steps, engine.window)
             engine.advance(state, engine.done, end)
