@@ -61,14 +61,18 @@ def trained(surface, start=None):
 # --- sharpness ------------------------------------------------------------------------------------
 
 
+METHODS = ("lbfgsb", "ascent")
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("slope", [0.0, 1.0])
 @pytest.mark.parametrize("epsilon", [1e-3, 5e-4, 0.5])
-def test_a_diagonal_quadratic_s_sharpness_is_known(slope, epsilon):
+def test_a_diagonal_quadratic_s_sharpness_is_known(slope, epsilon, method):
     """max = sum h d^2/2 + |g| d; at slope 0 the centre is the minimum, where nothing points up."""
     h = np.array([3.0, 0.01, 1.0, 0.5, 20.0, 2.0])
     g = slope * np.array([0.2, -0.1, 0.4, 0.0, -3.0, 0.1])
     d = epsilon * (np.abs(CENTRE) + 1)
-    found = neural.sharpness(quadratic(np.diag(h), g, CENTRE), epsilon=epsilon)
+    found = neural.sharpness(quadratic(np.diag(h), g, CENTRE), epsilon=epsilon, method=method)
     expected = 100 * (h * d**2 / 2 + np.abs(g) * d).sum() / 1.3
     assert found.value == pytest.approx(expected, rel=1e-8)
     assert found.converged and found.loss == pytest.approx(0.3, abs=1e-14)
@@ -82,8 +86,9 @@ def corners(surface, half, A):
     return 100 * rise / (1 + surface.energy(centre))
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("mode", ["full", "given", "random"])
-def test_a_convex_quadratic_s_sharpness_is_at_a_corner(mode):
+def test_a_convex_quadratic_s_sharpness_is_at_a_corner(mode, method):
     """Every corner is tried: 2^6, or 2^4 of a subspace."""
     root = numbers(6, 6, seed=4).numpy()
     surface = quadratic(root @ root.T, numbers(6, seed=5).numpy() * 1e-3, CENTRE)
@@ -97,9 +102,33 @@ def test_a_convex_quadratic_s_sharpness_is_at_a_corner(mode):
         A, subspace = np.stack([normals(9, j, 6) for j in range(4)], axis=1), 4
         A = A / np.linalg.norm(A, axis=0)
     half = 1e-3 * (np.abs(np.linalg.pinv(A) @ CENTRE) + 1)
-    found = neural.sharpness(surface, subspace=subspace, starts=40, iterations=30, seed=9)
+    options = {"subspace": subspace, "starts": 40, "iterations": 30, "method": method}
+    found = neural.sharpness(surface, **options, seed=9)
     assert found.value == pytest.approx(corners(surface, half, A), rel=1e-8)
     assert found.converged and found.values.max() == found.value and found.spread > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_ten_iterations_are_enough_where_there_are_many_parameters(slope, method):
+    """Whose box is sqrt(dim) times as long: a first step of the gradient's length is nothing."""
+    n = 20_000
+    h = 10.0 ** (3 * torch.rand(n, generator=torch.Generator().manual_seed(2)).double() - 2)
+    g = slope * numbers(n, seed=3)
+
+    class Bowl(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(n, dtype=torch.float64))
+
+        def forward(self, x):
+            return x[:, :1] * ((h * self.w**2).sum() / 2 + (g * self.w).sum())
+
+    surface = neural.NeuralSurface(Bowl(), (torch.ones(1, 1), torch.zeros(1)), loss="output")
+    found = neural.sharpness(surface, epsilon=1e-3, method=method)
+    expected = 100 * float((h * 1e-6 / 2 + g.abs() * 1e-3).sum())
+    assert 0.99 * expected < found.value <= expected * (1 + 1e-12)
+    assert found.remaining < 0.05 * expected and found.evaluations <= 20
 
 
 def test_more_iterations_and_starts_never_lower_it_and_say_what_is_left():
@@ -125,8 +154,8 @@ def test_other_boxes(box):
 
 
 @pytest.mark.parametrize(
-    "options", [{"epsilon": 0}, {"box": "ball"}, {"subspace": 99}, {"subspace": np.eye(3)},
-                {"subspace": 2, "box": "layer"}, {"iterations": 0}],
+    "options", [{"epsilon": 0}, {"box": "ball"}, {"method": "climb"}, {"subspace": 99},
+                {"subspace": np.eye(3)}, {"subspace": 2, "box": "layer"}, {"iterations": 0}],
 )  # fmt: skip
 def test_sharpness_refuses(options):
     with pytest.raises(ParameterError):
