@@ -1,6 +1,7 @@
 """The validations of what the papers measured on networks, each very small: they run and record."""
 
 import dataclasses
+import functools
 import importlib
 import json
 
@@ -27,13 +28,17 @@ def images(n=None, skip=0, **choices):
     return dataclasses.replace(data, X=X)
 
 
+small_network = lv.neural.models.batch_norm_mlp
+
+
 def make_small(monkeypatch, module):
     monkeypatch.setattr(lv.neural.data, "mnist", images)
-    b1, b2, s1, t11, k4, keskar = (
+    monkeypatch.setattr(lv.neural.models, "f1", functools.partial(small_network, 6, 2))
+    b1, b2, s1, t11, networks, keskar = (
         module(name)
         for name in (
             "b1_noise_scale", "b2_noise_scale_in_training", "s1_logistic_evidence",
-            "t11_memorisation", "k4_evolution", "keskar",
+            "t11_memorisation", "networks", "keskar",
         )
     )  # fmt: skip
     for one, name, value in (
@@ -55,10 +60,9 @@ def make_small(monkeypatch, module):
         (t11, "SEEDS", {"quick": 2}),
         (t11, "SIZES", {"quick": (6, 60, 400, 10)}),
         (t11, "PROBES", 2),
-        (keskar, "PLANS", {"quick": (4, 2, 2)}),
-        (k4, "EPOCHS", {"quick": (1, 2)}),
-        (k4, "SEEDS", {"quick": 2}),
-        (k4, "AFTER", 1),
+        (keskar, "PLANS", {"quick": keskar.Plan(100, 5, 2, 40)}),
+        (keskar, "LEVELS", (2.0, 1.5, 1.0)),
+        (networks, "test_images", lambda normalise: images(100)),
     ):
         assert hasattr(one, name)
         monkeypatch.setattr(one, name, value)

@@ -7,170 +7,139 @@ import keskar
 import networks
 import numpy as np
 
-import langevin as lv
 from langevin import plot
 
 ROW = "K4"
 CLAIM = (
     "As the loss falls, the sharpness along small-batch training falls and that along large-batch "
-    "training rises; large batches that start from small-batch networks generalise as well as "
-    "small ones only after enough epochs of those, and are less sharp then."
+    "training rises; large batches that start from a small-batch network, late enough, end less "
+    "sharp than large ones alone and generalise as well as small ones."
 )
 SOURCE = keskar.SOURCE + ", section 4, Figures 5 and 6"
 
-EPOCHS = {"quick": (1, 4, 16, 64), "full": (1, 2, 4, 8, 16, 32, 64, 128, 256)}  # of the snapshots
-SEEDS = {"quick": 3, "full": 24}
-AFTER = 32  # epochs of large batches after the switch
-EPSILON = 1e-3
+SWITCHES = (0, 1)  # places of the levels of the loss at which small batches become large
 
 
 def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
-    """Snapshots of both, their loss and phi; then large batches from each small-batch snapshot."""
-    epochs, n_seeds = EPOCHS[scale], SEEDS[scale]
-    width = keskar.PLANS[scale][0]
-    module = lv.neural.models.batch_norm_mlp(width, keskar.DEPTH, batch_norm=False, n_in=64)
-    surface = lv.neural.NeuralSurface(module, lv.neural.data.digits())
-    settings = (width, epochs, n_seeds, AFTER, EPSILON, keskar.RATE, keskar.SMALL, keskar.LARGE)
-    found = {}
-    for name, size in (("small", keskar.SMALL), ("large", keskar.LARGE)):
-        progress(f"{name} batches")
-        found[name] = networks.kept(
-            f"K4-{name}", settings, lambda size=size: _path(surface, size, epochs, n_seeds)
+    """phi of both at levels of the loss; then large batches from small-batch networks."""
+    progress("training")
+    found = keskar.trained(scale, harness.seed(0))
+    levels = keskar.LEVELS
+    phi = {}
+    for name, thetas in found.theta.items():
+        progress(f"sharpness, {name} batches")
+        phi[name] = np.stack(
+            [keskar.phi(scale, f"{name}-{at:g}", thetas[:, k]) for k, at in enumerate(levels)],
+            axis=1,
         )
     progress("large batches after small ones")
-    switched = networks.kept(
-        "K4-switched", settings, lambda: _switched(surface, found["small"]["theta"])
+    later = keskar.switched(scale, found, SWITCHES)
+    alone = {name: keskar.accuracy(scale, found.last(name)) for name in found.theta}
+    test = np.stack(
+        [keskar.accuracy(scale, later["theta"][:, k]) for k in range(len(SWITCHES))], axis=1
     )
+    phi["switched"] = np.stack(
+        [keskar.phi(scale, f"switched-{levels[k]:g}", later["theta"][:, j])
+         for j, k in enumerate(SWITCHES)],
+        axis=1,
+    )  # fmt: skip
     mean = networks.over_seeds
-    rise = {
-        name: mean(np.log10(one["phi"][:, -1] / one["phi"][:, 0])) for name, one in found.items()
-    }
-    small, large = (found[name]["test"][:, -1] for name in ("small", "large"))
+    rise = {name: mean(np.log10(phi[name][:, -1] / phi[name][:, 0])) for name in found.theta}
+    span = f"from the training loss {levels[0]:g} to {levels[-1]:g}"
     checks = [
         harness.check(
-            f"small batches: log10 of phi after {epochs[-1]} epochs over that after {epochs[0]}, "
-            "below 0",
+            f"small batches: log10 of phi, its rise {span}, below 0",
             rise["small"], 0.0, scale=1.0, bound="below",
         ),
         harness.check(
             "large batches: the same, above 0", rise["large"], 0.0, scale=1.0, bound="above",
+
         ),
         harness.check(
-            f"test accuracy after the switch, {epochs[-1]} over {epochs[0]} small-batch epochs "
-            "before, above 0",
-            mean(switched["test"][:, -1] - switched["test"][:, 0]), 0.0, scale=1.0, bound="above",
+            "the difference of both rises, large minus small, above 0",
+            mean(np.log10(phi["large"][:, -1] / phi["large"][:, 0])
+                 - np.log10(phi["small"][:, -1] / phi["small"][:, 0])),
+            0.0, scale=1.0, bound="above",
         ),
         harness.check(
-            "log10 of phi after the switch, the same difference, below 0",
-            mean(np.log10(switched["phi"][:, -1] / switched["phi"][:, 0])), 0.0, scale=1.0,
+            f"switched at {levels[SWITCHES[-1]]:g}: log10 of phi over that of large batches alone, "
+            "below 0",
+            mean(np.log10(phi["switched"][:, -1] / phi["large"][:, -1])), 0.0, scale=1.0,
             bound="below",
         ),
         harness.check(
-            f"test accuracy after {epochs[-1]} small-batch epochs, switched minus not, against 0",
-            mean(switched["test"][:, -1] - small), 0.0, scale=1.0, margin=0.02, approximate=True,
+            "test accuracy, the same difference, above 0",
+            mean(test[:, -1] - alone["large"]), 0.0, scale=1.0, bound="above",
+        ),
+        harness.check(
+            "test accuracy, switched minus small batches alone, against 0",
+            mean(test[:, -1] - alone["small"]), 0.0, scale=1.0, margin=0.005, approximate=True,
         ),
         harness.check(
             "control: the training loss does not fall: log10 of the last over the first, small "
             "batches, against 0",
-            mean(np.log10(found["small"]["loss"][:, -1] / found["small"]["loss"][:, 0])), 0.0,
+            mean(np.log10(found.losses["small"][:, -1] / found.losses["small"][:, 0])), 0.0,
             scale=1.0, margin=0.3, approximate=True, expected="differs",
         ),
     ]  # fmt: skip
-    typical = {
-        name: 10 ** np.log10(one["phi"]).mean(axis=0)
-        for name, one in (*found.items(), ("switched", switched))
-    }
+    typical = {name: 10 ** np.log10(one).mean(axis=0) for name, one in phi.items()}
+    shown = ", ".join(f"{at:g}" for at in levels)
     return harness.Outcome(
         prediction="Signs: the paper has pictures.",
-        measurement=f"{n_seeds} networks 64-[{width} ReLU] x {keskar.DEPTH}-10 on the digits, "
-        f"Adam ({keskar.RATE:g}), B = {keskar.SMALL} and {keskar.LARGE} from the same starts; phi "
-        f"in the full space at eps = {EPSILON:g}; {AFTER} epochs of large batches, with Adam's "
-        "memory begun anew, from every small-batch snapshot.",
+        measurement=keskar.described(scale)
+        + "; phi in the full space at eps = 1e-3 where the loss "
+        f"is first at {shown}; large batches, with Adam's memory begun anew, from small-batch "
+        f"networks at {', '.join(f'{levels[k]:g}' for k in SWITCHES)} to the last level.",
         checks=checks,
         findings=[
-            f"phi after {', '.join(str(e) for e in epochs)} epochs (geometric means): "
+            f"phi at the training losses {shown} (geometric means): "
             + "; ".join(
-                f"{name} " + ", ".join(f"{v:.3g}" for v in values)
-                for name, values in typical.items()
+                f"{name} " + ", ".join(f"{v:.3g}" for v in typical[name]) for name in found.theta
             )
-            + ". ('switched': after large batches from there.)",
-            "The figure shows phi against the loss: where both kinds of training are at the same "
-            "loss their phi is nearly the same, and what differs is the loss that they reach.",
-            f"Test accuracy at the end: {small.mean():.4f} (small batches), {large.mean():.4f} "
-            "(large), after the switch "
-            + ", ".join(f"{v:.4f}" for v in switched["test"].mean(axis=0))
+            + ". After large batches from small-batch networks at "
+            + ", ".join(f"{levels[k]:g}" for k in SWITCHES)
+            + ": "
+            + ", ".join(f"{v:.3g}" for v in typical["switched"])
             + ".",
+            f"Test accuracy at the last level: {alone['small'].mean():.4f} (small batches), "
+            f"{alone['large'].mean():.4f} (large), after the switch "
+            + ", ".join(f"{v:.4f}" for v in test.mean(axis=0))
+            + ".",
+            "Networks are compared at equal training loss, so the first claim is about where they "
+            "are, not about how far they got.",
         ],
-        figures=[_evolution(found), _figure_switch(switched, found, epochs)],
-        settings={
-            "seed": 3_400, "replicas": n_seeds, "epochs": epochs, "after": AFTER, "eps": EPSILON,
-            "B": [keskar.SMALL, keskar.LARGE], "Adam": keskar.RATE,
-        },
-        data={
-            name: {key: one[key] for key in ("phi", "loss", "test")}
-            for name, one in (*found.items(), ("switched", switched))
-        },
-    )  # fmt: skip
+        figures=[_evolution(found, phi), _figure_switch(phi, test, alone)],
+        settings=keskar.settings(scale) | {"switch at": [levels[k] for k in SWITCHES]},
+        data={"phi": phi, "loss": found.losses, "test": alone | {"switched": test}},
+    )
 
 
-def _train(surface, size: int, n_epochs: int, n: int, start=None) -> np.ndarray:
-    result = lv.simulate(
-        surface, lv.Adam(keskar.RATE, batch_size=size), n_replicas=n, dtype="float32",
-        n_steps=n_epochs * keskar.N // size, seed=harness.seed(3_400), progress=False, start=start,
-    )  # fmt: skip
-    return result.positions
-
-
-def _path(surface, size: int, epochs: tuple, n: int) -> dict[str, np.ndarray]:
-    """Arrays (seeds, snapshots, ...); a shorter run is the beginning of a longer one."""
-    thetas = np.stack([_train(surface, size, e, n) for e in epochs], axis=1)
-    return {"theta": thetas, **_measured(surface, thetas)}
-
-
-def _switched(surface, thetas: np.ndarray) -> dict[str, np.ndarray]:
-    """The same after large batches from each of parameters (seeds, snapshots, dim)."""
-    seeds, snapshots, dim = thetas.shape
-    start = thetas.reshape(-1, dim)
-    ends = _train(surface, keskar.LARGE, AFTER, len(start), start)
-    return _measured(surface, ends.reshape(seeds, snapshots, dim))
-
-
-def _measured(surface, thetas: np.ndarray) -> dict[str, np.ndarray]:
-    X, y = lv.neural.data.digits(train=False)
-    found = {key: np.empty(thetas.shape[:2]) for key in ("phi", "loss", "test")}
-    for place in np.ndindex(thetas.shape[:2]):
-        theta = thetas[place].astype(float)
-        phi = lv.neural.sharpness(surface, theta, epsilon=EPSILON)
-        found["phi"][place], found["loss"][place] = phi.value, phi.loss
-        right = surface.with_parameters(thetas[place])(X).argmax(1) == y
-        found["test"][place] = float(right.double().mean())
-    return found
-
-
-def _evolution(found: dict) -> tuple:
+def _evolution(found, phi: dict) -> tuple:
     figure, ax = harness.axes(
         xlabel="training loss", ylabel="sharpness phi, per cent", xscale="log", yscale="log"
     )
-    for k, (name, one) in enumerate(found.items()):
-        ax.plot(one["loss"].T, one["phi"].T, lw=0.6, alpha=0.4, color=plot.COLOURS[k])
-        x, y = (np.exp(np.log(one[key]).mean(axis=0)) for key in ("loss", "phi"))
+    for k, (name, losses) in enumerate(found.losses.items()):
+        ax.plot(losses.T, phi[name].T, lw=0.6, alpha=0.4, color=plot.COLOURS[k])
+        x, y = (np.exp(np.log(one).mean(axis=0)) for one in (losses, phi[name]))
         ax.plot(x, y, "o-", ms=4, lw=1.6, color=plot.COLOURS[k], label=f"{name} batches")
     ax.invert_xaxis()
     ax.legend(frameon=False)
     return ("Training goes to the right. Paper: small batches fall, large ones rise.", figure)
 
 
-def _figure_switch(switched: dict, found: dict, epochs: tuple) -> tuple:
+def _figure_switch(phi: dict, test: np.ndarray, alone: dict) -> tuple:
     figure, ax = harness.axes(
-        xlabel="small-batch epochs before the switch", ylabel="test accuracy", xscale="log"
+        xlabel="sharpness phi, per cent", ylabel="test accuracy", xscale="log"
     )
-    networks.points(ax, epochs, switched["test"], plot.COLOURS[2], "after the switch", "D")
-    for k, (name, one) in enumerate(found.items()):
-        ax.axhline(one["test"][:, -1].mean(), color=plot.COLOURS[k], lw=1.2, ls="--",
-                   label=f"{name} batches alone")  # fmt: skip
-    networks.ticks(ax, epochs)
+    for k, name in enumerate(alone):
+        ax.plot(phi[name][:, -1], alone[name], "os"[k], ms=6, mec="none", color=plot.COLOURS[k],
+                label=f"{name} batches")  # fmt: skip
+    for j, place in enumerate(SWITCHES):
+        ax.plot(phi["switched"][:, j], test[:, j], "D^"[j], ms=6, mec="none",
+                color=plot.COLOURS[2 + j],
+                label=f"small to {keskar.LEVELS[place]:g}, then large")  # fmt: skip
     ax.legend(frameon=False)
-    return ("Paper: the switch needs its time.", figure)
+    return ("All at the same training loss. Paper: the switch needs its time.", figure)
 
 
 if __name__ == "__main__":
