@@ -123,8 +123,17 @@ def _evolution(found, phi: dict) -> tuple:
         x, y = (np.exp(np.log(one).mean(axis=0)) for one in (losses, phi[name]))
         ax.plot(x, y, "o-", ms=4, lw=1.6, color=plot.COLOURS[k], label=f"{name} batches")
     ax.invert_xaxis()
+    _plain(ax.yaxis)
     ax.legend(frameon=False)
     return ("Training goes to the right. Paper: small batches fall, large ones rise.", figure)
+
+
+def _plain(axis) -> None:
+    """Plain numbers on a logarithmic axis that spans about a decade."""
+    low, high = axis.get_view_interval()
+    at = [x for x in (5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000) if low <= x <= high]
+    axis.set_ticks(at, [str(x) for x in at])
+    axis.set_ticks([], minor=True)
 
 
 def _figure_switch(phi: dict, test: np.ndarray, alone: dict) -> tuple:
@@ -138,6 +147,7 @@ def _figure_switch(phi: dict, test: np.ndarray, alone: dict) -> tuple:
         ax.plot(phi["switched"][:, j], test[:, j], "D^"[j], ms=6, mec="none",
                 color=plot.COLOURS[2 + j],
                 label=f"small to {keskar.LEVELS[place]:g}, then large")  # fmt: skip
+    _plain(ax.xaxis)
     ax.legend(frameon=False)
     return ("All at the same training loss. Paper: the switch needs its time.", figure)
 

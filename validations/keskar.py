@@ -43,13 +43,14 @@ class Plan:
         return {"small": self.small, "large": self.n // 10}
 
 
-PLANS = {"quick": Plan(6_000, 64, 4, 1_000), "full": Plan(60_000, 256, 5, 10_000)}
+PLANS = {"quick": Plan(6_000, 64, 5, 1_000), "full": Plan(60_000, 256, 5, 10_000)}
 # How phi is measured: half-widths, and batch normalisation with the statistics of the centre.
 BOXES = {
     "1e-3": {"epsilon": 1e-3},
     "5e-4": {"epsilon": 5e-4},
     "layer": {"epsilon": 1e-2, "box": "layer"},
     "frozen": {"epsilon": 1e-3},
+    "lbfgsb": {"epsilon": 1e-3, "method": "lbfgsb"},
 }
 
 
