@@ -70,7 +70,7 @@ def validate(scale: str, progress: harness.Progress) -> harness.Outcome:
             f"Small batches took more steps, and their weights are longer ({norms['small']:.1f} "
             f"against {norms['large']:.1f}): beyond the large-batch end the line leads to shorter "
             "weights, beyond the other to longer ones, to whose changes BatchNorm makes a network "
-            "less sensitive. Part of the asymmetry is this one of scale.",
+            "less sensitive. How much of the asymmetry is this one of scale was not tested.",
         ],
         figures=[_figure(lines)],
         settings=keskar.settings(scale) | {"away": AWAY},

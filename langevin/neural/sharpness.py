@@ -81,9 +81,9 @@ def sharpness(
     the gradient is 0 and an ascent from x itself would not begin; the others anywhere in the box.
     ``method="lbfgsb"`` is L-BFGS-B, as the paper has it; the loss is scaled so that components of
     the first gradient are 1 on average, for the length of L-BFGS-B's first step is the gradient's,
-    and far below the box's size ten iterations would get nowhere. It takes seconds of its own for
-    each million parameters; "ascent", projected steps along the gradient that lengthen while the
-    loss rises, takes none and comes as far. Raises ParameterError.
+    and far below the box's size ten iterations would get nowhere. SciPy loops over the bounds in
+    Python, which is felt from a million parameters on; "ascent", projected steps along the gradient
+    that lengthen while the loss rises, has no such loop and comes as far. Raises ParameterError.
     """
     one_of("box", box, BOXES)
     one_of("method", method, METHODS)
