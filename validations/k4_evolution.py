@@ -148,7 +148,7 @@ def _figure_switch(phi: dict, test: np.ndarray, alone: dict) -> tuple:
                 color=plot.COLOURS[2 + j],
                 label=f"small to {keskar.LEVELS[place]:g}, then large")  # fmt: skip
     _plain(ax.xaxis)
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.17))
     return ("All at the same training loss. Paper: the switch needs its time.", figure)
 
 
