@@ -12,7 +12,7 @@ from scipy.sparse import linalg
 from langevin.checks import one_of, real_number, whole_number
 from langevin.errors import ConvergenceWarning, ParameterError
 from langevin.neural import probes as random
-from langevin.neural.derivatives import EXACT_DIM, Derivatives
+from langevin.neural.derivatives import EXACT_DIM, TOGETHER, Derivatives
 from langevin.neural.diagonal import exact_diagonal
 
 PRODUCTS = ("exact", "finite_difference")
@@ -284,8 +284,9 @@ def hessian_trace(
         return Z - Q @ (Q.T @ Z)
 
     found = []
-    for low in range(rank, probes - rank, AT_A_TIME):
-        high = min(low + AT_A_TIME, probes - rank)
+    at_a_time = max(1, min(AT_A_TIME, TOGETHER // dim))
+    for low in range(rank, probes - rank, at_a_time):
+        high = min(low + at_a_time, probes - rank)
         Z = rest(_signs(seed, range(low, high), dim))
         found.extend(_inner(Z, H @ Z))
     return _mean(np.array(found), inside, H)
@@ -325,8 +326,9 @@ def _probed(H, probes, seed, tolerance, function) -> np.ndarray:
     if tolerance is not None and not (real_number(tolerance) and tolerance > 0):
         raise ParameterError(f"tolerance={tolerance!r}: needs a number above 0.")
     found: list[float] = []
+    at_a_time = max(1, min(AT_A_TIME, TOGETHER // H.shape[0]))
     while len(found) < probes:
-        numbers = range(len(found), min(len(found) + AT_A_TIME, probes))
+        numbers = range(len(found), min(len(found) + at_a_time, probes))
         Z = _signs(seed, numbers, H.shape[0])
         found.extend(function(Z, H @ Z))
         if tolerance is not None and len(found) > 1:

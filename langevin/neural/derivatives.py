@@ -186,11 +186,14 @@ class Derivatives:
         end = self.n if end is None else end
         V = vectors if isinstance(vectors, torch.Tensor) else self.tensor(vectors)
         rows = V[:, None].T if V.ndim == 1 else V.T.contiguous()
-        out = torch.zeros_like(rows)
+        out = None
         for part in self.parts(begin, end):
-            out += self._second(*self._slope(part), rows)
+            more = self._second(*self._slope(part), rows)
+            out = more if out is None else out.add_(more)
         self.products += len(rows) if (begin, end) == (0, self.n) else 0
-        out = out / (end - begin) + self.surface.l2 * rows
+        out = out.div_(end - begin)
+        if self.surface.l2:
+            out.add_(rows, alpha=self.surface.l2)
         return out[0] if V.ndim == 1 else out.T
 
     def _slope(self, part):
@@ -214,7 +217,8 @@ class Derivatives:
                 return torch.cat([self._again(leaves, slopes, curved, some) for some in parts])
             except RuntimeError:  # an operation that vmap refuses
                 pass
-        return torch.stack([self._again(leaves, slopes, curved, row) for row in rows])
+        found = [self._again(leaves, slopes, curved, row) for row in rows]
+        return found[0][None] if len(found) == 1 else torch.stack(found)
 
     def _again(self, leaves, slopes, curved, given):
         weights = self._split(given)
