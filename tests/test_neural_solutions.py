@@ -135,7 +135,8 @@ def test_an_occupation_without_crossings_is_refused():
     with pytest.raises(UnsoundError, match="no replica was ever seen outside"):
         solutions(surface, np.array([points, points, points])).occupation()
     with pytest.raises(UnsoundError, match="began in different basins still occupy them differ"):
-        solutions(surface, points[::-1], starts=points).occupation()  # all went over
+        many = np.linspace(-1.5, 1.5, 200)[:, None]
+        solutions(surface, many[::-1], starts=many).occupation()  # nearly all went over
     with pytest.raises(UnsoundError, match=r"Give solutions\(..., starts=\)"):
         solutions(surface, points).occupation()
     with pytest.raises(ParameterError, match="by="):
